@@ -1,1 +1,26 @@
-//! (in progress)
+//! What the user writes, what the user reads, and what the parts of pbx-ha tell each other about it.
+//!
+//! - [`cluster`]: the `PbxCluster` resource and its spec.
+//! - [`status`]: its status, printed by `kubectl get pbx`.
+//! - [`cause`]: the stable reasons of a change of roles.
+//! - [`duration`] and [`timing`]: durations as Kubernetes writes them, and the rules between them.
+//! - [`ledger`]: history and counts, merged by epoch so that nothing is counted twice.
+//! - [`report`]: what a sidecar tells the operator and its peers.
+//! - [`sidecar_config`]: the YAML file of a sidecar, written by the operator or by the owner of a bare host.
+//!
+//! No IO here, and nothing that decides.
+
+pub mod cause;
+pub mod cluster;
+pub mod duration;
+pub mod ledger;
+pub mod names;
+pub mod report;
+pub mod sidecar_config;
+pub mod status;
+pub mod timing;
+
+pub use cause::Cause;
+pub use cluster::{PbxCluster, PbxClusterSpec};
+pub use duration::ShortDuration;
+pub use status::PbxClusterStatus;

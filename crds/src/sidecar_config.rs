@@ -1,0 +1,125 @@
+//! The YAML file of a sidecar. In a pod the operator writes it (ConfigMap `<cluster>-sidecar`), on a bare host its owner does.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{FailoverSpec, PortSpec, TrunkPolicy};
+use crate::names;
+
+/// Everything a sidecar is told. Unknown fields are refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SidecarConfig {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of this node, one of `nodes`. In a pod the environment's POD_NAME stands for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// All nodes, in the order of their seats.
+    pub nodes: Vec<PeerConfig>,
+    /// Heartbeats.
+    pub heartbeat: HeartbeatConfig,
+    /// When a standby takes over.
+    #[serde(default)]
+    pub failover: FailoverSpec,
+    /// Where HTTP is served.
+    #[serde(default = "default_http")]
+    pub http: SocketAddr,
+    /// Asterisk and its guard.
+    pub asterisk: AsteriskConfig,
+    /// The folder of the record: on tmpfs, and kept across a restart of the sidecar.
+    #[serde(default = "default_record_dir")]
+    pub record_dir: PathBuf,
+    /// The cluster's objects in Kubernetes: the witness, the seats and the traffic. Left out on bare hosts that have three nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesConfig>,
+}
+
+/// One node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PeerConfig {
+    /// Its name; in a pod, the pod's.
+    pub name: String,
+    /// Address and port of its heartbeats. Left out in a pod: found by reading the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+}
+
+/// Heartbeats.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeartbeatConfig {
+    /// Where they are received.
+    #[serde(default = "default_heartbeat")]
+    pub listen: SocketAddr,
+    /// File with the cluster's key: at least 32 bytes, the same on all nodes.
+    pub key_file: PathBuf,
+}
+
+/// Asterisk and its guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AsteriskConfig {
+    /// Socket of the guard.
+    #[serde(default = "default_guard_socket")]
+    pub guard_socket: PathBuf,
+    /// The image's own configuration, such as a copy of /etc/asterisk.
+    #[serde(default = "default_defaults_dir")]
+    pub defaults_dir: PathBuf,
+    /// Folders with the user's files; a later one wins.
+    pub user_dirs: Vec<PathBuf>,
+    /// Where the configuration that Asterisk reads is built; Asterisk is started with `-C <config_dir>/current/asterisk.conf`.
+    #[serde(default = "default_config_dir")]
+    pub config_dir: PathBuf,
+    /// Outbound registrations.
+    #[serde(default)]
+    pub trunks: TrunkPolicy,
+}
+
+/// The cluster's objects in Kubernetes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KubernetesConfig {
+    /// Their namespace.
+    pub namespace: String,
+    /// The witness Lease.
+    pub lease: String,
+    /// The EndpointSlice of the active node. Left out on bare hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_slice: Option<EndpointSliceConfig>,
+    /// A kubeconfig, on bare hosts. In a pod the ServiceAccount is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// The EndpointSlice of the active node: made by the operator, its endpoints written by the sidecars.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndpointSliceConfig {
+    /// Its name.
+    pub name: String,
+    /// The ports, as the operator wrote them.
+    pub ports: Vec<PortSpec>,
+}
+
+fn default_http() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], names::HTTP_PORT))
+}
+fn default_heartbeat() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], names::HEARTBEAT_PORT))
+}
+fn default_record_dir() -> PathBuf {
+    "/run/pbx-ha/record".into()
+}
+fn default_guard_socket() -> PathBuf {
+    "/run/pbx-ha/guard.sock".into()
+}
+fn default_defaults_dir() -> PathBuf {
+    "/run/pbx-ha/defaults".into()
+}
+fn default_config_dir() -> PathBuf {
+    "/run/pbx-ha/config".into()
+}
