@@ -224,4 +224,7 @@ pub struct WitnessStatus {
     /// Seats whose occupant was asked to leave for good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requested: Vec<u8>,
+    /// The Kubernetes node of each occupant, as last seen: the loss of that node proves the occupant's death.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub node_names: Vec<String>,
 }

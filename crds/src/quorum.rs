@@ -1,0 +1,120 @@
+//! What the witness Lease says, as the JSON of its annotation ([`crate::names::LEASE_ANNOTATION`]).
+//!
+//! The twin of the core's Lease content: the operator makes it and reads the seats, the sidecars do the rest. No rules here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::status::WitnessStatus;
+
+/// How long the pseudo-holder of a new Lease is observed: the longest hold that any node may have had (R9).
+pub const LONGEST_HOLD_MS: u64 = 15_000;
+
+/// The content of the Lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QuorumRecord {
+    /// Who holds the witness.
+    pub holder: HolderRecord,
+    /// The highest epoch that was written.
+    pub epoch: u64,
+    /// How long the holder counts on it, in milliseconds.
+    pub hold_ms: u64,
+    /// Who sits where.
+    pub seats: SeatsRecord,
+}
+
+/// Who holds the witness.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub enum HolderRecord {
+    /// Free.
+    Nobody,
+    /// The operator made the Lease anew.
+    Created,
+    /// A node, in one life.
+    Node {
+        /// Its seat.
+        seat: u8,
+        /// UID of its pod.
+        occupant: String,
+        /// Its life.
+        incarnation: u64,
+    },
+}
+
+/// The seats: `occupants` and `requested` have `count` entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SeatsRecord {
+    /// The configured number of nodes.
+    pub count: u8,
+    /// UID of the pod in each seat; null: nobody.
+    pub occupants: Vec<Option<String>>,
+    /// Whether the occupant was asked to leave for good.
+    pub requested: Vec<bool>,
+}
+
+impl SeatsRecord {
+    /// `count` empty seats.
+    pub fn empty(count: u8) -> Self {
+        Self {
+            count,
+            occupants: vec![None; usize::from(count)],
+            requested: vec![false; usize::from(count)],
+        }
+    }
+
+    /// The map that a status remembers, for a Lease made again (R9): requests stay requests.
+    pub fn from_status(status: &WitnessStatus, count: u8) -> Self {
+        let mut map = Self::empty(count);
+        for (seat, occupant) in map.occupants.iter_mut().enumerate() {
+            *occupant = status.seats.get(seat).filter(|uid| !uid.is_empty()).cloned();
+        }
+        for (seat, requested) in map.requested.iter_mut().enumerate() {
+            *requested = status.requested.iter().any(|one| usize::from(*one) == seat);
+        }
+        map
+    }
+}
+
+impl QuorumRecord {
+    /// The content of a Lease that was just made: everyone observes it before taking it (R9).
+    pub fn created(epoch: u64, seats: SeatsRecord) -> Self {
+        Self {
+            holder: HolderRecord::Created,
+            epoch,
+            hold_ms: LONGEST_HOLD_MS,
+            seats,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_lease_reads_as_documented() {
+        let record = QuorumRecord::created(0, SeatsRecord::empty(2));
+        let json = serde_json::to_value(&record).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "holder": {"kind": "Created"}, "epoch": 0, "holdMs": 15000,
+                "seats": {"count": 2, "occupants": [null, null], "requested": [false, false]}
+            })
+        );
+    }
+
+    #[test]
+    fn a_map_from_the_status_keeps_occupants_and_requests() {
+        let status = WitnessStatus {
+            seats: vec!["uid-a".into(), String::new()],
+            requested: vec![0],
+            ..WitnessStatus::default()
+        };
+        let map = SeatsRecord::from_status(&status, 3);
+        assert_eq!(map.occupants, [Some("uid-a".to_owned()), None, None]);
+        assert_eq!(map.requested, [true, false, false]);
+    }
+}
