@@ -19,6 +19,8 @@ pub enum Effect {
         call: ApiCall,
     },
     /// Arm the leash: Asterisk may serve until then and no longer. Confirmed by [`crate::GuardEvent::Armed`].
+    /// It also extends a [`Effect::RestartInPlace`] that the shell has not carried out yet. A shell that
+    /// reports a stopped Asterisk as ready (a cold standby) starts it, armed.
     Arm {
         /// Absolute.
         deadline: BootTime,
@@ -35,6 +37,7 @@ pub enum Effect {
 }
 
 /// A call to the API server.
+#[allow(clippy::large_enum_variant, reason = "the core does not allocate")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiCall {
     /// GET of the Lease without a resourceVersion (R14).
@@ -78,6 +81,17 @@ pub enum Notice {
         /// Why there was no handover.
         reason: Suppression,
     },
+    /// The sidecar came back to an active that it knows from its record: it goes on serving under this
+    /// epoch. The shell makes sure that the traffic points here.
+    Resumed {
+        /// The epoch that goes on.
+        epoch: Epoch,
+    },
+    /// A switchover that was asked for does not happen; the active goes on.
+    SwitchoverRefused {
+        /// Why.
+        reason: Suppression,
+    },
     /// Somebody sits in a seat anew, or a seat was emptied.
     SeatsChanged,
     /// This node has left: stopped, its seat given up or its leave told; the sidecar may end.
@@ -85,7 +99,7 @@ pub enum Notice {
 }
 
 /// Why a move that could have happened did not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Suppression {
     /// No peer answered within warntime.
     NoHeir,
@@ -93,4 +107,6 @@ pub enum Suppression {
     HeirNotReady,
     /// The heir could not move the traffic.
     HeirWithoutApi,
+    /// This node is not the active, or is already giving the role up.
+    NotActive,
 }

@@ -31,6 +31,7 @@ pub enum Input {
 pub struct CallId(pub u64);
 
 /// What came of an API call. A call that timed out is never answered later (R14).
+#[allow(clippy::large_enum_variant, reason = "the core does not allocate")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiAnswer {
     /// The Lease as read, or as it stands after our write.

@@ -64,6 +64,8 @@ pub enum Body {
     },
     /// My bid for this epoch, or my acceptance of it, is withdrawn.
     Release,
-    /// I leave for good: strike me as soon as your deadline allows (R13).
+    /// I leave for good: rest your deadline on other votes than mine (R13).
     Leave,
+    /// My deadline rests on other votes than yours: you that leave may go.
+    Dismiss,
 }

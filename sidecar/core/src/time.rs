@@ -1,18 +1,21 @@
-//! Time as the core knows it: a node's own CLOCK_BOOTTIME, handed in with every step.
+//! Time as the core knows it: a node's own `CLOCK_BOOTTIME`, handed in with every step.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Nanoseconds of one machine's CLOCK_BOOTTIME. Comparable only with stamps of the same machine and boot.
+/// Nanoseconds of one machine's `CLOCK_BOOTTIME`. Comparable only with stamps of the same machine and boot.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct BootTime(pub u64);
 
 impl BootTime {
-    /// The moment `duration` later.
+    /// Never.
+    pub const FAR_FUTURE: Self = Self(u64::MAX);
+
+    /// The moment `duration` later; the far future when there is none.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration.as_nanos() as u64))

@@ -1,0 +1,118 @@
+//! What this node sends: beats, and everything that carries its stamp. The record goes first (R7).
+
+use crate::node::Node;
+use crate::{Body, BootTime, Effect, Epoch, Message, PeerCondition, Record, Seat};
+
+impl Node {
+    /// Every keepalive, to every seat: a beat with a bid, else a sign of life.
+    pub(crate) fn tend_beats(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
+        if now < self.next_beat_at {
+            return;
+        }
+        self.next_beat_at = now.after(self.settings.timing.keepalive);
+        let (epoch, body) = match &self.bid {
+            Some(bid) => (
+                bid.epoch,
+                Body::Beat {
+                    is_active: self.is_serving(),
+                },
+            ),
+            None if self.is_leaving() => (self.highest_epoch, Body::Leave),
+            None => (self.highest_epoch, Body::Hello),
+        };
+        self.send_to_others(now, None, epoch, body, effects);
+    }
+
+    /// Whether it claims to serve: what makes a candidate yield (R11).
+    pub(crate) fn is_serving(&self) -> bool {
+        self.bid.is_some() && !self.asterisk.is_idle() && !self.asterisk.is_stopping()
+    }
+
+    /// The same to all other seats but one.
+    pub(crate) fn send_to_others(
+        &mut self,
+        now: BootTime,
+        except: Option<Seat>,
+        epoch: Epoch,
+        body: Body,
+        effects: &mut Vec<Effect>,
+    ) {
+        for seat in self.peer_seats() {
+            if Some(seat) != except {
+                self.send(now, seat, epoch, body, effects);
+            }
+        }
+    }
+
+    /// One datagram, stamped. What the record must know is written before it leaves (R7).
+    pub(crate) fn send(
+        &mut self,
+        now: BootTime,
+        to: Seat,
+        epoch: Epoch,
+        body: Body,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.save(effects);
+        effects.push(Effect::Send(Message {
+            from: self.settings.seat,
+            occupant: self.settings.occupant,
+            to,
+            incarnation: self.incarnation,
+            to_incarnation: self.peer(to).incarnation,
+            epoch,
+            sent_at: now,
+            condition: self.told_condition(now),
+            body,
+        }));
+    }
+
+    /// Writes the record if it changed since it was written last.
+    pub(crate) fn save(&mut self, effects: &mut Vec<Effect>) {
+        let record = Record {
+            occupant: self.settings.occupant,
+            incarnation: self.incarnation,
+            highest_epoch: self.highest_epoch,
+            grant: self.grant.map(|grant| {
+                (
+                    grant.candidate,
+                    grant.occupant,
+                    grant.incarnation,
+                    grant.epoch,
+                )
+            }),
+            bid: self.bid.map(|bid| bid.epoch),
+            seats: self.membership.seats,
+            struck: self.membership.struck,
+            former: self.membership.former,
+            has_left: self.has_departed(),
+        };
+        if self.recorded != Some(record) && self.may_record() {
+            self.recorded = Some(record);
+            effects.push(Effect::Record(record));
+        }
+    }
+
+    /// What this node is, for comparison with its peers.
+    pub(crate) fn own_condition(&self) -> PeerCondition {
+        PeerCondition {
+            is_ready: self.condition.is_ready,
+            is_api_reachable: self.condition.is_api_reachable,
+            rank: self.condition.rank,
+        }
+    }
+
+    /// What it says of itself: who cannot vote, or leaves, is no heir.
+    fn told_condition(&self, now: BootTime) -> PeerCondition {
+        let is_ready = self.condition.is_ready && !self.is_leaving() && self.can_vote(now);
+        PeerCondition {
+            is_ready,
+            ..self.own_condition()
+        }
+    }
+
+    /// A record ends the quarantine of the next life: none is written before this one's is over (R7).
+    fn may_record(&self) -> bool {
+        self.stepped_at >= self.quarantine_until && (self.is_seated() || self.has_departed())
+    }
+}

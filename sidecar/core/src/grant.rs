@@ -1,0 +1,193 @@
+//! The vote: whom it is given to, and when it comes back (R5, R6, R7, R10, R11).
+
+use crate::bid::Vacancy;
+use crate::node::Node;
+use crate::rule::{Rule, holds};
+use crate::{Body, BootTime, Cause, Effect, Epoch, Incarnation, Message, Occupant, Seat, Timing};
+
+/// A vote given to a peer: no other gets it before it lapses or is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) candidate: Seat,
+    pub(crate) occupant: Occupant,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) epoch: Epoch,
+    pub(crate) expires_at: BootTime,
+}
+
+impl Grant {
+    /// When it was given, or renewed last.
+    pub(crate) fn given_at(&self, timing: &Timing) -> BootTime {
+        self.expires_at.before(timing.deadtime)
+    }
+
+    /// Whether it is this very life's.
+    pub(crate) fn is_of(&self, message: &Message) -> bool {
+        self.candidate == message.from
+            && self.occupant == message.occupant
+            && self.incarnation == message.incarnation
+    }
+}
+
+impl Node {
+    /// A candidate, or the active, asks for the vote, or renews it.
+    pub(crate) fn on_beat(
+        &mut self,
+        now: BootTime,
+        beat: &Message,
+        is_active: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.yields_to(now, beat, is_active, effects) || !self.may_grant(beat) {
+            return self.refuse(now, beat, effects);
+        }
+        if is_active {
+            self.known_active = Some((beat.from, beat.epoch));
+            self.vacancy = Vacancy {
+                cause: Cause::NodeSilent,
+                from: Some(beat.from),
+                since: now,
+            };
+        }
+        if self
+            .heir
+            .is_some_and(|heir| heir.seat == beat.from && beat.epoch >= heir.epoch)
+        {
+            self.heir = None;
+        }
+        self.give_vote(now, beat.from, beat.occupant, beat.incarnation, beat.epoch);
+        let body = Body::Ack {
+            beat_sent_at: beat.sent_at,
+        };
+        self.send(now, beat.from, beat.epoch, body, effects);
+    }
+
+    /// R6: frees only the grant of exactly that life, at or below that epoch.
+    pub(crate) fn on_release(&mut self, now: BootTime, release: &Message) {
+        let is_exact = |grant: Grant| grant.is_of(release) && grant.epoch <= release.epoch;
+        if !self.grant.is_some_and(is_exact) {
+            return;
+        }
+        self.grant = None;
+        self.heir = None;
+        self.may_bid_at = now;
+        self.witness.poll_soon(now);
+        if self
+            .known_active
+            .is_some_and(|(seat, _)| seat == release.from)
+        {
+            self.known_active = None;
+            let is_leaving = self.peer(release.from).is_leaving;
+            let cause = if is_leaving {
+                Cause::PodDeleted
+            } else {
+                Cause::QuorumLost
+            };
+            self.vacancy = Vacancy {
+                cause,
+                from: Some(release.from),
+                since: now,
+            };
+        }
+    }
+
+    /// Takes back a vote whose T has passed.
+    pub(crate) fn expire_grant(&mut self, now: BootTime) {
+        if self.grant.is_some_and(|grant| now >= grant.expires_at) {
+            self.grant = None;
+            self.heir = None;
+            self.known_active = None;
+            self.may_bid_at = self.may_bid_at.max(now);
+        }
+    }
+
+    /// Gives the vote, or renews it, for T from now.
+    pub(crate) fn give_vote(
+        &mut self,
+        now: BootTime,
+        candidate: Seat,
+        occupant: Occupant,
+        incarnation: Incarnation,
+        epoch: Epoch,
+    ) {
+        self.raise_highest(epoch, Some((candidate, incarnation)));
+        self.last_granted_at = now;
+        let expires_at = now.after(self.settings.timing.deadtime);
+        self.grant = Some(Grant {
+            candidate,
+            occupant,
+            incarnation,
+            epoch,
+            expires_at,
+        });
+    }
+
+    /// Remembers an epoch above all seen, and whose it is.
+    pub(crate) fn raise_highest(&mut self, epoch: Epoch, of: Option<(Seat, Incarnation)>) {
+        if epoch > self.highest_epoch {
+            self.highest_epoch = epoch;
+            self.highest_epoch_of = of;
+        } else if epoch == self.highest_epoch && self.highest_epoch_of.is_none() {
+            self.highest_epoch_of = of;
+        }
+    }
+
+    /// A grant of the record: it counts a whole T from the restart (R7).
+    pub(crate) fn resumed_grant(
+        &self,
+        now: BootTime,
+        (candidate, occupant, incarnation, epoch): (Seat, Occupant, Incarnation, Epoch),
+    ) -> Grant {
+        let expires_at = now.after(self.settings.timing.deadtime);
+        Grant {
+            candidate,
+            occupant,
+            incarnation,
+            epoch,
+            expires_at,
+        }
+    }
+
+    /// R11: who is not serving gives its bid up for an active, or for a better candidate.
+    fn yields_to(
+        &mut self,
+        now: BootTime,
+        beat: &Message,
+        is_active: bool,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if self.bid.is_none() {
+            return true;
+        }
+        if !self.asterisk.is_idle() || !(is_active || self.is_better(beat.from)) {
+            return false;
+        }
+        self.drop_bid(now, effects);
+        true
+    }
+
+    fn may_grant(&self, beat: &Message) -> bool {
+        let is_free = match &self.grant {
+            Some(grant) => grant.is_of(beat) || !holds(Rule::OneGrant),
+            None => true,
+        };
+        is_free && beat.epoch >= self.highest_epoch && !self.is_epoch_of_another(beat)
+    }
+
+    /// Two candidates may have chosen the same epoch; only the first one seen gets it.
+    fn is_epoch_of_another(&self, beat: &Message) -> bool {
+        beat.epoch == self.highest_epoch
+            && self
+                .highest_epoch_of
+                .is_some_and(|of| of != (beat.from, beat.incarnation))
+    }
+
+    /// R10: a refusal gives nothing; it tells the candidate above what to raise its epoch.
+    fn refuse(&mut self, now: BootTime, beat: &Message, effects: &mut Vec<Effect>) {
+        if self.bid.is_none() && self.grant.is_none() && self.is_epoch_of_another(beat) {
+            self.highest_epoch = self.highest_epoch.next();
+            self.highest_epoch_of = None;
+        }
+        self.send(now, beat.from, self.highest_epoch, Body::Nack, effects);
+    }
+}

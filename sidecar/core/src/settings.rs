@@ -1,0 +1,48 @@
+//! What a node is given once: its place, its timing, and what it finds when it starts.
+
+use crate::{BootTime, Incarnation, Occupant, Record, Seat, Seats, Timing};
+
+/// What does not change while the sidecar runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// This node's place.
+    pub seat: Seat,
+    /// Who this node is.
+    pub occupant: Occupant,
+    /// The configured number of nodes, 2 to 5. The number in the Lease wins over it.
+    pub nodes: u8,
+    /// All durations; the shell has refused what [`Timing::problems`] names.
+    pub timing: Timing,
+    /// Pod mode: who cannot reach the API could not move the traffic, and is no heir.
+    pub traffic_needs_api: bool,
+    /// The node that takes the role back when it is ready again; `None`: no failback.
+    pub preferred_seat: Option<Seat>,
+    /// Bare hosts without an API server: the seats are configured, no Lease is read or written.
+    /// Needs an odd number of nodes, since there is no witness.
+    pub fixed_seats: Option<Seats>,
+}
+
+/// What a sidecar finds when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The node's clock.
+    pub now: BootTime,
+    /// The life to begin if there is no record: nanoseconds of the wall clock, so that it is new.
+    pub incarnation: Incarnation,
+    /// The record of the same boot, if any (R7).
+    pub record: Option<Record>,
+    /// What the guard says.
+    pub guard: FoundAtStart,
+}
+
+/// What the guard says to a sidecar that starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundAtStart {
+    /// Asterisk does not run.
+    Nothing,
+    /// Asterisk runs.
+    Running {
+        /// The kernel's deadline; `None`: slack, a standby's.
+        deadline: Option<BootTime>,
+    },
+}
