@@ -1,0 +1,168 @@
+//! The task that owns the socket: it sends requests, gives each answer to who asked, and events to
+//! all.
+//!
+//! It ends with the connection. Whoever still waits then learns that the outcome is unknown.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::codec::{Decoder, Message};
+
+/// The most events kept for a consumer that is behind; then it loses the oldest and is told how
+/// many.
+pub(super) const EVENTS_LIMIT: usize = 1024;
+/// The most requests waiting to be sent.
+pub(super) const REQUESTS_LIMIT: usize = 64;
+/// The most entries of one list (`CoreShowChannels` of the largest systems).
+const LIST_LIMIT: usize = 100_000;
+const READ_BYTES: usize = 16 << 10;
+
+/// An answer: the response, and the entries if it announced a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Response {
+    /// The response itself.
+    pub message: Message,
+    /// The events of the list that it announced, without the one that ends it.
+    pub entries: Vec<Message>,
+}
+
+/// Something to send, and who waits for its answer.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) id: String,
+    pub(super) bytes: Vec<u8>,
+    pub(super) answer: oneshot::Sender<Response>,
+}
+
+/// What the task tells everybody.
+#[derive(Debug, Clone)]
+pub(super) struct Outlets {
+    pub(super) events: broadcast::Sender<Arc<Message>>,
+    pub(super) fully_booted: watch::Sender<bool>,
+}
+
+struct Waiting {
+    answer: oneshot::Sender<Response>,
+    so_far: Response,
+}
+
+/// Serves the connection until it or the last handle is gone.
+pub(super) async fn serve(
+    mut socket: TcpStream,
+    mut decoder: Decoder,
+    mut requests: mpsc::Receiver<Request>,
+    outlets: Outlets,
+) {
+    let mut waiting: HashMap<String, Waiting> = HashMap::new();
+    let mut bytes = vec![0; READ_BYTES];
+    loop {
+        let outcome = tokio::select! {
+            request = requests.recv() => match request {
+                Some(request) => send(&mut socket, request, &mut waiting).await,
+                None => return,
+            },
+            read = socket.read(&mut bytes) => match read {
+                Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => receive(&mut decoder, &bytes[..length], &mut waiting, &outlets),
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, unanswered = waiting.len(), "ami connection ended");
+            return;
+        }
+    }
+}
+
+/// A request whose asker has given up is not sent. The socket's buffer holds far more than the
+/// queue, so a write that would block means that Asterisk does not read: the askers' deadlines say
+/// so.
+async fn send(
+    socket: &mut TcpStream,
+    request: Request,
+    waiting: &mut HashMap<String, Waiting>,
+) -> io::Result<()> {
+    waiting.retain(|_, waiting| !waiting.answer.is_closed());
+    if request.answer.is_closed() {
+        return Ok(());
+    }
+    let Request {
+        id,
+        bytes,
+        mut answer,
+    } = request;
+    let sent = tokio::select! {
+        sent = socket.write_all(&bytes) => sent,
+        () = answer.closed() => Err(io::ErrorKind::TimedOut.into()),
+    };
+    waiting.insert(
+        id,
+        Waiting {
+            answer,
+            so_far: Response::default(),
+        },
+    );
+    sent
+}
+
+fn receive(
+    decoder: &mut Decoder,
+    bytes: &[u8],
+    waiting: &mut HashMap<String, Waiting>,
+    outlets: &Outlets,
+) -> io::Result<()> {
+    decoder.push(bytes);
+    while let Some(message) = decoder.next_message().map_err(io::Error::other)? {
+        dispatch(message, waiting, outlets)?;
+    }
+    Ok(())
+}
+
+fn dispatch(
+    message: Message,
+    waiting: &mut HashMap<String, Waiting>,
+    outlets: &Outlets,
+) -> io::Result<()> {
+    let id = message.get("ActionID").unwrap_or_default().to_owned();
+    match (message.event(), waiting.get_mut(&id)) {
+        (Some("FullyBooted"), _) => {
+            outlets.fully_booted.send_replace(true);
+            publish(message, outlets);
+        }
+        (Some(_), Some(_)) if message.get("EventList") == Some("Complete") => finish(&id, waiting),
+        (Some(_), Some(list)) if list.so_far.message != Message::default() => {
+            if list.so_far.entries.len() == LIST_LIMIT {
+                return Err(io::Error::other("a list beyond the limit"));
+            }
+            list.so_far.entries.push(message);
+        }
+        (Some(_), _) => publish(message, outlets),
+        (None, Some(waiter)) => {
+            let announces_list = message.get("EventList") == Some("start");
+            waiter.so_far.message = message;
+            if !announces_list {
+                finish(&id, waiting);
+            }
+        }
+        // The answer of an action whose asker has given up.
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+fn finish(id: &str, waiting: &mut HashMap<String, Waiting>) {
+    if let Some(Waiting { answer, so_far }) = waiting.remove(id) {
+        // An asker that gave up meanwhile is no error here.
+        let _ = answer.send(so_far);
+    }
+}
+
+fn publish(message: Message, outlets: &Outlets) {
+    // Nobody listening is no error.
+    let _ = outlets.events.send(Arc::new(message));
+}

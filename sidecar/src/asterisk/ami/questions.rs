@@ -1,0 +1,54 @@
+//! What the sidecar asks of Asterisk, in its own words: health, channels, trunks.
+
+use super::client::{Ami, AmiError};
+
+impl Ami {
+    /// Whether Asterisk answers at all. A deadlock elsewhere in it may leave this working: ask for
+    /// the channels too.
+    pub async fn ping(&self) -> Result<(), AmiError> {
+        self.action("Ping", &[]).await.map(drop)
+    }
+
+    /// A command of Asterisk's console, and what it prints, line by line.
+    pub async fn command(&self, command: &str) -> Result<Vec<String>, AmiError> {
+        let response = self.action("Command", &[("Command", command)]).await?;
+        Ok(response.message.all("Output").map(str::to_owned).collect())
+    }
+
+    /// Channels in use: each leg of a call is one.
+    pub async fn core_show_channels_count(&self) -> Result<usize, AmiError> {
+        Ok(self.action("CoreShowChannels", &[]).await?.entries.len())
+    }
+
+    /// Asterisk's version, as `22.10.1`.
+    pub async fn version(&self) -> Result<String, AmiError> {
+        let response = self.action("CoreSettings", &[]).await?;
+        let version = response.message.get("AsteriskVersion").unwrap_or_default();
+        // Packagers append their own: `22.10.1~dfsg+~cs6.17.60671434-1`.
+        let number = |char: char| char.is_ascii_digit() || char == '.';
+        Ok(version.chars().take_while(|&char| number(char)).collect())
+    }
+
+    /// Takes the registrations away from the other side, at once and without waiting for its
+    /// answer: while Asterisk still knows them, so before the files are switched. All are tried;
+    /// the first error is returned.
+    pub async fn unregister_trunks(&self, names: &[String]) -> Result<(), AmiError> {
+        let mut outcome = Ok(());
+        for name in names {
+            let answer = self
+                .action("PJSIPUnregister", &[("Registration", name)])
+                .await;
+            outcome = outcome.and(answer.map(drop));
+        }
+        outcome
+    }
+
+    /// Lets these modules, and no others, read their files again; calls are not touched. With the
+    /// trunks' files switched this registers after a promotion, and forgets after a demotion.
+    pub async fn reload_modules(&self, modules: &[&str]) -> Result<(), AmiError> {
+        for module in modules {
+            self.action("Reload", &[("Module", module)]).await?;
+        }
+        Ok(())
+    }
+}
