@@ -1,2 +1,209 @@
-//! (in progress)
-fn main() {}
+//! `pbx-sidecar`: beats to its peers, decides by a quorum lease who is active, drives Asterisk, moves the traffic.
+//!
+//! Reading order: [`config`] (the file), [`daemon`] (the loop around the core, on its own thread), [`services`] (all that may
+//! wait, on the main thread), then the parts they use. Exit codes: 0 the node has left, 1 it could not go on, 2 the file is wrong.
+
+mod api_watch;
+mod asterisk;
+mod config;
+mod daemon;
+mod guard;
+mod history;
+mod http;
+mod kubernetes;
+mod metrics;
+mod peer;
+mod record;
+mod report;
+mod services;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Checked, Environment};
+use crate::daemon::Daemon;
+use crate::history::History;
+use crate::kubernetes::lease::WitnessLease;
+use crate::kubernetes::slice::Traffic;
+use crate::metrics::Metrics;
+use crate::record::RecordStore;
+use crate::services::{Objects, Services};
+
+/// Messages between the threads; a full queue is counted, and the core never waits for it.
+const QUEUE: usize = 1024;
+
+#[derive(Parser)]
+#[command(version, about = "One node of a highly available Asterisk")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the node.
+    Run {
+        /// The sidecar's YAML file.
+        #[arg(long, env = "PBXHA_CONFIG", default_value = "/etc/pbx-ha/sidecar.yaml")]
+        config: PathBuf,
+    },
+    /// Check the file, say every problem, and change nothing.
+    Check {
+        /// The sidecar's YAML file.
+        #[arg(long, env = "PBXHA_CONFIG", default_value = "/etc/pbx-ha/sidecar.yaml")]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let (path, is_check) = match Arguments::parse().command {
+        Verb::Run { config } => (config, false),
+        Verb::Check { config } => (config, true),
+    };
+    match config::load(&path, &Environment::read()) {
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+        Ok(_) if is_check => {
+            println!("{}: ok", path.display());
+            ExitCode::SUCCESS
+        }
+        Ok(checked) => end(run(Arc::new(checked))),
+    }
+}
+
+fn end(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the sidecar cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS provider is installed"))?;
+    let records = RecordStore::open(&checked.file.record_dir)?;
+    let metrics = Metrics::new();
+    let (to_core, inbox) = mpsc::channel(QUEUE);
+    let (outbox, from_core) = mpsc::channel(QUEUE);
+    let (view_tx, view) = watch::channel(daemon::view_before_start());
+    let core_channels = daemon::Channels {
+        inbox,
+        outbox,
+        view: view_tx,
+    };
+    spawn_core(
+        checked.clone(),
+        records.clone(),
+        metrics.clone(),
+        core_channels,
+    )?;
+    let history = History::open(records, checked.node.clone());
+    let (report, report_rx) = watch::channel(Arc::new(services::first_report(&checked, &history)));
+    let channels = services::Channels {
+        to_core,
+        from_core,
+        view,
+        report,
+    };
+    let http = (checked.file.http, report_rx, metrics.clone());
+    LocalSet::new().block_on(&runtime()?, async move {
+        let (address, report_rx, http_metrics) = http;
+        tokio::task::spawn_local(serve_http(address, report_rx, http_metrics));
+        let objects = objects(&checked).await?;
+        let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let (services, done) = Services::start(checked, objects, channels, metrics, history);
+        services.run(done, terminate).await;
+        anyhow::Ok(())
+    })
+}
+
+async fn serve_http(
+    address: std::net::SocketAddr,
+    report: watch::Receiver<Arc<pbx_crds::report::Report>>,
+    metrics: Metrics,
+) {
+    if let Err(error) = http::serve(address, report, metrics).await {
+        tracing::error!(%address, %error, "HTTP cannot be served: the node works, and nobody sees it");
+    }
+}
+
+/// The core's thread: a panic ends the process, and the guard starts it again within 50 ms.
+fn spawn_core(
+    checked: Arc<Checked>,
+    records: RecordStore,
+    metrics: Metrics,
+    channels: daemon::Channels,
+) -> anyhow::Result<()> {
+    let core = move || {
+        let result = runtime().and_then(|runtime| {
+            runtime.block_on(async {
+                let daemon = Daemon::start(&checked, records, metrics, channels).await?;
+                daemon.run().await;
+                Ok(())
+            })
+        });
+        if let Err(error) = result {
+            tracing::error!(error = format!("{error:#}"), "the core cannot go on");
+            std::process::exit(1);
+        }
+    };
+    std::thread::Builder::new()
+        .name("core".into())
+        .spawn(core)
+        .context("cannot start the core's thread")?;
+    Ok(())
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make a runtime")
+}
+
+async fn objects(checked: &Checked) -> anyhow::Result<Option<Objects>> {
+    let Some(kubernetes) = &checked.file.kubernetes else {
+        return Ok(None);
+    };
+    let client = kubernetes::connect(kubernetes.kubeconfig.as_ref()).await?;
+    let deadline = checked.settings.timing.api_deadline;
+    let lease = WitnessLease::new(
+        client.clone(),
+        &kubernetes.namespace,
+        &checked.file.cluster,
+        &kubernetes.lease,
+        deadline,
+    );
+    let traffic = kubernetes
+        .endpoint_slice
+        .as_ref()
+        .zip(checked.endpoint.clone())
+        .map(|(slice, own)| Traffic::new(client.clone(), &kubernetes.namespace, &slice.name, own));
+    Ok(Some(Objects {
+        client,
+        lease,
+        traffic,
+    }))
+}

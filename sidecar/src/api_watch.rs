@@ -1,0 +1,176 @@
+//! What a sidecar looks at in the API without being asked: where the traffic points, whether the server answers, where silent
+//! peers are, and once what the status tells of the past. Reads only (I4): a watch, one small GET every two seconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use kube::api::{WatchEvent, WatchParams};
+use pbx_core::{ApiCall, Seat};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_local;
+
+use crate::config::{self, Checked};
+use crate::daemon::{CoreView, ToCore};
+use crate::kubernetes::slice::{self, Traffic};
+use crate::kubernetes::{pods, resource};
+use crate::services::{Done, Objects};
+
+/// API reachability is known before it is needed; a silent cut is noticed within this and the deadline.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(250);
+/// The server ends a watch after this; it is begun again.
+const WATCH_SECONDS: u32 = 290;
+/// A silent peer's pod is looked for this often at first, since it may just be starting, and later.
+const LOOKUP_FIRST: Duration = Duration::from_millis(300);
+const LOOKUP_LATER: Duration = Duration::from_secs(5);
+const LOOKUPS_FIRST: u32 = 60;
+
+/// Starts the tasks; they end with the process.
+pub fn spawn(
+    objects: Objects,
+    checked: Arc<Checked>,
+    view: watch::Receiver<CoreView>,
+    to_core: mpsc::Sender<ToCore>,
+    done: mpsc::Sender<Done>,
+) {
+    if let Some(traffic) = objects.traffic.clone() {
+        spawn_local(watch_traffic(traffic, done.clone()));
+    }
+    spawn_local(probe(objects.clone(), done.clone()));
+    spawn_local(read_history(objects.clone(), checked.clone(), done));
+    spawn_local(look_for_peers(objects, checked, view, to_core));
+}
+
+/// Follows the slice. The end of a watch is the first sign of an API server that went away.
+async fn watch_traffic(traffic: Traffic, done: mpsc::Sender<Done>) {
+    loop {
+        match traffic.read(PROBE_DEADLINE).await {
+            Ok(view) => {
+                let version = view.version.clone();
+                let _ = done.send(Done::ApiReachable(true)).await;
+                let _ = done.send(Done::TrafficSeen(view)).await;
+                follow(&traffic, &version, &done).await;
+            }
+            Err(error) => {
+                let _ = done.send(Done::ApiReachable(error.is_answered())).await;
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn follow(traffic: &Traffic, version: &str, done: &mpsc::Sender<Done>) {
+    let params = WatchParams::default()
+        .fields(&format!("metadata.name={}", traffic.name()))
+        .timeout(WATCH_SECONDS);
+    let Ok(events) = traffic.api().watch(&params, version).await else {
+        return tokio::time::sleep(RETRY).await;
+    };
+    let mut events = events.boxed();
+    while let Ok(Some(event)) = events.try_next().await {
+        if let WatchEvent::Added(slice) | WatchEvent::Modified(slice) = event {
+            let _ = done.send(Done::TrafficSeen(slice::view(&slice))).await;
+        }
+    }
+}
+
+async fn probe(objects: Objects, done: mpsc::Sender<Done>) {
+    loop {
+        let is_reachable =
+            match tokio::time::timeout(PROBE_DEADLINE, objects.lease.call(ApiCall::Read)).await {
+                Ok((_, is_reachable)) => is_reachable,
+                Err(_) => false,
+            };
+        let _ = done.send(Done::ApiReachable(is_reachable)).await;
+        tokio::time::sleep(if is_reachable { PROBE_INTERVAL } else { RETRY }).await;
+    }
+}
+
+async fn read_history(objects: Objects, checked: Arc<Checked>, done: mpsc::Sender<Done>) {
+    let Some(kubernetes) = &checked.file.kubernetes else {
+        return;
+    };
+    if objects.traffic.is_none() {
+        // A bare host has no resource.
+        return;
+    }
+    loop {
+        match resource::ledger(
+            &objects.client,
+            &kubernetes.namespace,
+            &checked.file.cluster,
+            PROBE_DEADLINE,
+        )
+        .await
+        {
+            Ok(ledger) => {
+                let _ = done.send(Done::History(ledger)).await;
+                return;
+            }
+            Err(error) => tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "no history from the status yet"
+            ),
+        }
+        tokio::time::sleep(PROBE_INTERVAL).await;
+    }
+}
+
+async fn look_for_peers(
+    objects: Objects,
+    checked: Arc<Checked>,
+    view: watch::Receiver<CoreView>,
+    to_core: mpsc::Sender<ToCore>,
+) {
+    let mut lookups = 0;
+    loop {
+        let silent = silent_peers(&checked, &view.borrow());
+        lookups = if silent.is_empty() { 0 } else { lookups + 1 };
+        for seat in silent {
+            look_for(&objects, &checked, seat, &to_core).await;
+        }
+        tokio::time::sleep(if lookups < LOOKUPS_FIRST {
+            LOOKUP_FIRST
+        } else {
+            LOOKUP_LATER
+        })
+        .await;
+    }
+}
+
+fn silent_peers(checked: &Checked, view: &CoreView) -> Vec<Seat> {
+    let nodes = checked.file.nodes.iter().enumerate();
+    nodes
+        .filter(|(at, peer)| {
+            peer.address.is_none()
+                && !view.is_peer_up[*at]
+                && Seat(*at as u8) != checked.settings.seat
+        })
+        .map(|(at, _)| Seat(at as u8))
+        .collect()
+}
+
+async fn look_for(
+    objects: &Objects,
+    checked: &Checked,
+    seat: Seat,
+    to_core: &mpsc::Sender<ToCore>,
+) {
+    let Some(kubernetes) = &checked.file.kubernetes else {
+        return;
+    };
+    let port = config::heartbeat_port(&checked.file);
+    let found = pods::heartbeat_address(
+        &objects.client,
+        &kubernetes.namespace,
+        &checked.name_of(seat),
+        port,
+        PROBE_DEADLINE,
+    )
+    .await;
+    if let Ok(Some(address)) = found {
+        let _ = to_core.send(ToCore::PeerAddress(seat, address)).await;
+    }
+}

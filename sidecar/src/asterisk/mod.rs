@@ -1,0 +1,127 @@
+//! Asterisk as this node runs it: its configuration ([`config`]), its manager interface ([`ami`]), when a standby's may run
+//! ([`supervisor`]), and the tasks that wait for it. Which node serves is the core's to say, its process is the guard's.
+
+pub mod ami;
+pub mod config;
+pub mod supervisor;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ami::{Ami, AmiError};
+use config::{Inputs, Snapshot, Trunks};
+use pbx_crds::cluster::TrunkPolicy;
+use pbx_crds::sidecar_config::AsteriskConfig;
+
+/// AMI accepts connections a little after the process starts.
+const CONNECT_RETRY: Duration = Duration::from_millis(10);
+const AMI_DEADLINE: Duration = Duration::from_secs(2);
+/// A start that takes longer than this is reported; it is waited for all the same.
+pub const SLOW_BOOT: Duration = Duration::from_secs(30);
+/// An orderly end waits this long for the trunks to be told.
+const UNREGISTER_DEADLINE: Duration = Duration::from_millis(300);
+
+/// A built configuration, with what is needed to talk to the Asterisk that reads it.
+#[derive(Clone, Debug)]
+pub struct Configured {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    secret: String,
+}
+
+/// A fully booted Asterisk.
+#[derive(Clone)]
+pub struct Booted {
+    /// The connection to it.
+    pub ami: Arc<Ami>,
+    /// What it says of itself.
+    pub version: Option<String>,
+}
+
+/// Builds the configuration directory. Asterisk reads the standby's copy until it is promoted.
+pub fn configure(asterisk: &AsteriskConfig) -> Result<Configured, config::ConfigError> {
+    let inputs = Inputs {
+        defaults_dir: asterisk.defaults_dir.clone(),
+        user_dirs: asterisk.user_dirs.clone(),
+        out_dir: asterisk.config_dir.clone(),
+        trunks: match asterisk.trunks {
+            TrunkPolicy::ActiveOnly => Trunks::ActiveOnly,
+            TrunkPolicy::Untouched => Trunks::Untouched,
+        },
+        quick_registration: true,
+    };
+    std::fs::create_dir_all(&inputs.out_dir).ok();
+    let snapshot = config::build(&inputs)?;
+    Ok(Configured {
+        snapshot,
+        secret: config::ami_secret(&inputs.out_dir)?,
+    })
+}
+
+impl Configured {
+    /// Whether Asterisk has anything to read yet; a sidecar that was restarted leaves it as it is.
+    pub fn is_linked(&self) -> bool {
+        self.snapshot.config_dir.exists()
+    }
+
+    /// Lets the next start or reload read the active's copy, or the standby's.
+    pub fn link(&self, is_active: bool) {
+        if let Err(error) = config::set_trunks(&self.snapshot, is_active) {
+            tracing::error!(%error, is_active, "the configuration cannot be switched: trunks stay as they are");
+        }
+    }
+
+    /// Waits until the Asterisk that was just started is fully booted. Ends only with that; drop it when the process is gone.
+    pub async fn boot(self) -> Booted {
+        loop {
+            if let Ok(booted) = self.try_boot().await {
+                return booted;
+            }
+            tokio::time::sleep(CONNECT_RETRY).await;
+        }
+    }
+
+    async fn try_boot(&self) -> Result<Booted, AmiError> {
+        let address = SocketAddr::from(([127, 0, 0, 1], config::AMI_PORT));
+        let ami = Ami::connect(address, config::AMI_USER, &self.secret, AMI_DEADLINE).await?;
+        ami.fully_booted().await?;
+        let version = ami.version().await.ok();
+        Ok(Booted {
+            ami: Arc::new(ami),
+            version,
+        })
+    }
+
+    /// The active's Asterisk registers its trunks.
+    pub async fn register_trunks(self, booted: Booted) {
+        let modules = self.snapshot.trunks.modules_to_reload();
+        if modules.is_empty() {
+            return;
+        }
+        match booted.ami.reload_modules(&modules).await {
+            Ok(()) => tracing::info!(
+                trunks = self.snapshot.trunks.registrations.len(),
+                "trunks given"
+            ),
+            Err(error) => {
+                tracing::error!(reason = error.reason(), %error, "trunks could not be given: reload Asterisk by hand")
+            }
+        }
+    }
+
+    /// The active's Asterisk takes back its registrations, before it ends as planned.
+    pub async fn unregister_trunks(&self, booted: &Booted) {
+        let names = &self.snapshot.trunks.registrations;
+        if names.is_empty() {
+            return;
+        }
+        let told =
+            tokio::time::timeout(UNREGISTER_DEADLINE, booted.ami.unregister_trunks(names)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::warn!(
+                "trunks were not unregistered in time; their bindings expire or are replaced"
+            );
+        }
+    }
+}

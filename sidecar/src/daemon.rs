@@ -1,0 +1,456 @@
+//! The loop around the core, on a thread of its own: await one event, apply it, carry out all effects in order, repeat.
+//!
+//! One owner, no locks. Nothing here waits for the API server, for Asterisk or for a client: calls, notices and what peers tell
+//! of their ledgers go to the services' thread through bounded queues, and come back as inputs.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pbx_core::{
+    ApiCall, BootTime, CallId, Effect, FoundAtStart, Input, Message, Node, Notice, Role, Seat,
+    Start, View,
+};
+use pbx_guard::protocol::Event;
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{self, Checked};
+use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order};
+use crate::metrics::Metrics;
+use crate::peer::seal::MAX_DATAGRAM_BYTES;
+use crate::peer::{Opener, Payload, PeerBook, Sealer, codec};
+use crate::record::RecordStore;
+
+/// What a sidecar that starts waits for a guard that is there but does not answer, beyond deadtime: by then the kernel has
+/// ended whatever served under an older deadline, even if the guard itself is frozen.
+const GUARD_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the services ask of the loop.
+#[derive(Debug)]
+pub enum ToCore {
+    /// An input of the core.
+    Input(Input),
+    /// Start Asterisk without a deadline: a standby's.
+    StartSlack,
+    /// A peer's address, read from its pod.
+    PeerAddress(Seat, SocketAddr),
+    /// Tell a peer parts of the ledger.
+    SendLedger(Seat, Vec<Vec<u8>>),
+    /// End the PBX container.
+    EndGuard,
+}
+
+/// What the loop asks of the services.
+#[derive(Debug)]
+pub enum FromCore {
+    /// The core calls the API.
+    Call(CallId, ApiCall),
+    /// The core tells what happened.
+    Notice(Notice),
+    /// The guard tells what happened.
+    Guard(GuardNote),
+    /// A peer told a part of its ledger.
+    Ledger(Vec<u8>),
+    /// A peer's ledger differs from ours.
+    LedgerDiffers(Seat),
+}
+
+/// What the doors see of the core: published when it changes, not with every beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoreView {
+    /// The node's role.
+    pub role: Role,
+    /// Of an active, the epoch it serves under; else the highest seen.
+    pub epoch: u64,
+    /// Who serves.
+    pub active: Option<Seat>,
+    /// Whether it counts on the witness.
+    pub holds_witness: bool,
+    /// Whether each peer was heard within warntime.
+    pub is_peer_up: [bool; pbx_core::MAX_NODES],
+    /// Whether each peer was ever heard.
+    pub is_peer_known: [bool; pbx_core::MAX_NODES],
+    /// Whether this node sits in its seat.
+    pub is_seated: bool,
+}
+
+/// The ends of the queues that the loop holds.
+pub struct Channels {
+    /// What the services ask.
+    pub inbox: mpsc::Receiver<ToCore>,
+    /// What the services are asked.
+    pub outbox: mpsc::Sender<FromCore>,
+    /// What the doors see.
+    pub view: watch::Sender<CoreView>,
+}
+
+/// The loop.
+pub struct Daemon {
+    node: Node,
+    driver: Driver,
+    link: GuardLink,
+    socket: UdpSocket,
+    sealer: Sealer,
+    opener: Opener,
+    book: PeerBook,
+    records: RecordStore,
+    channels: Channels,
+    metrics: Metrics,
+    own_seat: Seat,
+    warntime: Duration,
+    work: Work,
+    datagram: Vec<u8>,
+}
+
+/// Reused buffers: what is still to be done within the present step.
+#[derive(Default)]
+struct Work {
+    inputs: VecDeque<Input>,
+    effects: Vec<Effect>,
+    orders: Vec<Order>,
+}
+
+enum Happened {
+    Datagram(usize, SocketAddr),
+    Guard(LinkEvent),
+    Asked(ToCore),
+    Tick,
+    ServicesGone,
+}
+
+impl Daemon {
+    /// Binds the socket, asks the guard what runs, and starts the core from its record.
+    pub async fn start(
+        checked: &Checked,
+        records: RecordStore,
+        metrics: Metrics,
+        channels: Channels,
+    ) -> anyhow::Result<Self> {
+        let settings = checked.settings;
+        let sealer = Sealer::new(&checked.key, settings.seat, settings.occupant)?;
+        let socket = UdpSocket::bind(checked.file.heartbeat.listen)
+            .await
+            .map_err(|error| {
+                anyhow::anyhow!(
+                    "cannot receive heartbeats on {}: {error}",
+                    checked.file.heartbeat.listen
+                )
+            })?;
+        let mut link = GuardLink::new(checked.file.asterisk.guard_socket.clone());
+        let first = first_state(&mut link, settings.timing.deadtime + GUARD_PATIENCE).await;
+        let mut work = Work::default();
+        let start = Start {
+            now: now(),
+            incarnation: config::new_incarnation(),
+            record: records.read_record(),
+            guard: first.map_or(FoundAtStart::Nothing, |event| found(&event)),
+        };
+        tracing::info!(seat = settings.seat.0, has_record = start.record.is_some(), found = ?start.guard, "core starts");
+        let node = Node::new(settings, start, &mut work.effects);
+        let mut daemon = Self {
+            node,
+            driver: Driver::default(),
+            link,
+            socket,
+            sealer,
+            opener: Opener::new(checked.key.clone()),
+            book: known_peers(checked),
+            records,
+            channels,
+            metrics,
+            own_seat: settings.seat,
+            warntime: settings.timing.warntime,
+            work,
+            datagram: Vec::with_capacity(MAX_DATAGRAM_BYTES),
+        };
+        if let Some(event) = first {
+            daemon
+                .driver
+                .on_event(now(), event, &mut daemon.work.orders);
+        }
+        daemon.carry_out(now());
+        Ok(daemon)
+    }
+
+    /// Runs until the services are gone.
+    pub async fn run(mut self) {
+        let mut buffer = vec![0; MAX_DATAGRAM_BYTES + 1];
+        loop {
+            let happened = self.wait(&mut buffer).await;
+            let now = now();
+            match happened {
+                Happened::Datagram(length, from) => self.on_datagram(&mut buffer[..length], from),
+                Happened::Guard(LinkEvent::Event(event)) => {
+                    self.driver.on_event(now, event, &mut self.work.orders)
+                }
+                Happened::Guard(LinkEvent::Lost) => self.driver.on_lost(),
+                Happened::Asked(asked) => self.on_asked(asked),
+                Happened::Tick => {
+                    self.driver.on_tick(now, &mut self.work.orders);
+                    self.work.inputs.push_back(Input::Tick);
+                }
+                Happened::ServicesGone => return,
+            }
+            self.carry_out(now);
+            self.publish(now);
+            self.metrics.last_step_at_ns.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    async fn wait(&mut self, buffer: &mut [u8]) -> Happened {
+        let deadline = self
+            .driver
+            .next_deadline()
+            .map_or(self.node.next_deadline(), |due| {
+                due.min(self.node.next_deadline())
+            });
+        let wait = deadline.since(now());
+        tokio::select! {
+            biased;
+            event = self.link.next() => Happened::Guard(event),
+            received = self.socket.recv_from(buffer) => match received {
+                Ok((length, from)) => Happened::Datagram(length, from),
+                // An ICMP error of an earlier send; the peer's silence says the rest.
+                Err(_) => Happened::Tick,
+            },
+            asked = self.channels.inbox.recv() => asked.map_or(Happened::ServicesGone, Happened::Asked),
+            () = tokio::time::sleep(wait) => Happened::Tick,
+        }
+    }
+
+    fn on_datagram(&mut self, datagram: &mut [u8], from: SocketAddr) {
+        let (seat, payload) = match self.opener.open(datagram) {
+            Ok((seat, _, payload)) => (seat, payload),
+            Err(error) => return Metrics::count(&self.metrics.dropped, error.reason()),
+        };
+        self.metrics.received.inc();
+        if seat == self.own_seat {
+            return;
+        }
+        self.book.note(seat, from);
+        match payload {
+            Payload::Core {
+                message,
+                ledger_digest,
+            } => {
+                if ledger_digest != self.metrics.ledger_digest.load(Ordering::Relaxed) {
+                    self.tell(FromCore::LedgerDiffers(seat));
+                }
+                self.work.inputs.push_back(Input::Message(message));
+            }
+            Payload::Ledger(json) => self.tell(FromCore::Ledger(json)),
+        }
+    }
+
+    fn on_asked(&mut self, asked: ToCore) {
+        match asked {
+            ToCore::Input(input) => self.work.inputs.push_back(input),
+            ToCore::StartSlack => self.driver.start_slack(&mut self.work.orders),
+            ToCore::PeerAddress(seat, address) => self.book.note(seat, address),
+            ToCore::SendLedger(seat, parts) => {
+                parts.iter().for_each(|part| self.send_ledger(seat, part))
+            }
+            ToCore::EndGuard => Driver::exit(&mut self.work.orders),
+        }
+    }
+
+    /// Until nothing is left to do: effects before orders before inputs, so that the order within a step is kept.
+    fn carry_out(&mut self, now: BootTime) {
+        loop {
+            if !self.work.effects.is_empty() {
+                let mut effects = std::mem::take(&mut self.work.effects);
+                effects
+                    .drain(..)
+                    .for_each(|effect| self.on_effect(now, effect));
+                // Keeps the buffer: a beat allocates nothing.
+                self.work.effects = effects;
+            } else if !self.work.orders.is_empty() {
+                let mut orders = std::mem::take(&mut self.work.orders);
+                orders.drain(..).for_each(|order| self.on_order(order));
+                self.work.orders = orders;
+            } else if let Some(input) = self.work.inputs.pop_front() {
+                self.node.step(now, input, &mut self.work.effects);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn on_effect(&mut self, now: BootTime, effect: Effect) {
+        match effect {
+            Effect::Record(record) => self.write_record(&record),
+            Effect::Send(message) => self.send(&message),
+            Effect::Call { id, call } => self.tell(FromCore::Call(id, call)),
+            Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => {
+                let mut orders = std::mem::take(&mut self.work.orders);
+                self.driver.arm(now, deadline, &mut orders);
+                self.work.orders = orders;
+            }
+            Effect::Stop => self.driver.stop(&mut self.work.orders),
+            Effect::Notice(notice) => {
+                tracing::info!(?notice, "core");
+                self.tell(FromCore::Notice(notice));
+            }
+        }
+    }
+
+    fn on_order(&mut self, order: Order) {
+        match order {
+            Order::Send(command) => self.link.send(command),
+            Order::Core(event) => self.work.inputs.push_back(Input::Guard(event)),
+            Order::Note(note) => self.tell(FromCore::Guard(note)),
+        }
+    }
+
+    /// Without its record a restarted node waits in quarantine, so a failed write costs time and never safety of others;
+    /// but R7 wants it before the grant leaves: better no node than one that forgets its vote.
+    fn write_record(&self, record: &pbx_core::Record) {
+        if let Err(error) = self.records.write_record(record) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the record cannot be written: the sidecar ends"
+            );
+            std::process::exit(1);
+        }
+    }
+
+    fn send(&mut self, message: &Message) {
+        let Some(address) = self.book.address(message.to) else {
+            return;
+        };
+        let digest = self.metrics.ledger_digest.load(Ordering::Relaxed);
+        self.sealer.seal(&mut self.datagram, |out| {
+            codec::encode_core(message, digest, out)
+        });
+        self.send_datagram(address);
+    }
+
+    fn send_ledger(&mut self, seat: Seat, part: &[u8]) {
+        let Some(address) = self.book.address(seat) else {
+            return;
+        };
+        self.sealer
+            .seal(&mut self.datagram, |out| codec::encode_ledger(part, out));
+        self.send_datagram(address);
+    }
+
+    /// A full socket buffer loses a datagram, as the network may.
+    fn send_datagram(&mut self, address: SocketAddr) {
+        if self.socket.try_send_to(&self.datagram, address).is_ok() {
+            self.metrics.sent.inc();
+        } else {
+            Metrics::count(&self.metrics.dropped, "NotSent");
+        }
+    }
+
+    fn tell(&self, what: FromCore) {
+        if self.channels.outbox.try_send(what).is_err() {
+            self.metrics.queue_full.inc();
+        }
+    }
+
+    fn publish(&self, now: BootTime) {
+        let view = core_view(&self.node.view(now), now, self.warntime);
+        self.channels.view.send_if_modified(|known| {
+            let is_new = *known != view;
+            *known = view;
+            is_new
+        });
+    }
+}
+
+/// What the doors see of a core that has not started.
+pub fn view_before_start() -> CoreView {
+    CoreView {
+        role: Role::Quarantined,
+        epoch: 0,
+        active: None,
+        holds_witness: false,
+        is_peer_up: [false; pbx_core::MAX_NODES],
+        is_peer_known: [false; pbx_core::MAX_NODES],
+        is_seated: false,
+    }
+}
+
+fn core_view(view: &View, now: BootTime, warntime: Duration) -> CoreView {
+    CoreView {
+        role: view.role,
+        epoch: view.epoch.unwrap_or(view.highest_epoch).0,
+        active: view.active.map(|(seat, _)| seat),
+        holds_witness: view.holds_witness,
+        is_peer_up: view.peers.map(|peer| {
+            peer.heard_at
+                .is_some_and(|heard_at| now.since(heard_at) < warntime)
+        }),
+        is_peer_known: view.peers.map(|peer| peer.heard_at.is_some()),
+        is_seated: view.seats.is_some(),
+    }
+}
+
+fn now() -> BootTime {
+    BootTime(pbx_guard::boot_now_ns())
+}
+
+/// The guard's state, if a guard is there. A guard that is not there runs nothing: its end is the end of its pid namespace.
+async fn first_state(link: &mut GuardLink, patience: Duration) -> Option<Event> {
+    if !link.is_connected() {
+        return None;
+    }
+    match tokio::time::timeout(patience, link.next()).await {
+        Ok(LinkEvent::Event(event @ Event::State { .. })) => Some(event),
+        _ => None,
+    }
+}
+
+fn found(event: &Event) -> FoundAtStart {
+    match event {
+        Event::State {
+            run: Some(_),
+            deadline_ns,
+            ..
+        } => FoundAtStart::Running {
+            deadline: (*deadline_ns > 0).then_some(BootTime(*deadline_ns)),
+        },
+        _ => FoundAtStart::Nothing,
+    }
+}
+
+fn known_peers(checked: &Checked) -> PeerBook {
+    let mut book = PeerBook::default();
+    for (at, peer) in checked.file.nodes.iter().enumerate() {
+        if let Some(address) = peer.address {
+            book.note(Seat(at as u8), address);
+        }
+    }
+    book
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_that_runs_nothing_is_told_from_one_that_does() {
+        let state = |run, deadline_ns| Event::State {
+            run,
+            pid: 0,
+            deadline_ns,
+            terminating: false,
+            boot_now_ns: 0,
+        };
+        let run = Some(pbx_guard::protocol::RunId(1));
+        assert_eq!(found(&state(None, 0)), FoundAtStart::Nothing);
+        assert_eq!(
+            found(&state(run, 0)),
+            FoundAtStart::Running { deadline: None }
+        );
+        assert_eq!(
+            found(&state(run, 9)),
+            FoundAtStart::Running {
+                deadline: Some(BootTime(9))
+            }
+        );
+    }
+}

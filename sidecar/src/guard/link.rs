@@ -1,0 +1,131 @@
+//! The unix socket to the guard. Lost connections are made anew: the guard is of another container, and may come later.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pbx_guard::protocol::{Command, Event, MAX_FRAME_SIZE};
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+const RETRY: Duration = Duration::from_millis(20);
+
+/// What happens on the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The guard reports.
+    Event(Event),
+    /// The connection is gone; it is made anew by itself.
+    Lost,
+}
+
+/// The connection, or the wish for one.
+pub struct GuardLink {
+    path: PathBuf,
+    stream: Option<UnixStream>,
+    received: Vec<u8>,
+    retry_at: Instant,
+}
+
+impl GuardLink {
+    /// Connects if the guard is there; [`GuardLink::next`] goes on trying.
+    pub fn new(path: PathBuf) -> Self {
+        let mut link = Self {
+            path,
+            stream: None,
+            received: Vec::with_capacity(256),
+            retry_at: Instant::now(),
+        };
+        link.connect();
+        link
+    }
+
+    /// Whether the guard answers the connection.
+    pub fn is_connected(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Sends one order. An order that cannot be sent at once is lost with the connection: the state is asked anew.
+    pub fn send(&mut self, command: Command) {
+        let Some(stream) = &self.stream else { return };
+        let mut frame = Vec::with_capacity(MAX_FRAME_SIZE);
+        command.encode(&mut frame);
+        if stream
+            .try_write(&frame)
+            .is_ok_and(|written| written == frame.len())
+        {
+            return;
+        }
+        self.lose();
+    }
+
+    /// The next thing that happens. Cancel-safe.
+    pub async fn next(&mut self) -> LinkEvent {
+        loop {
+            if let Some(event) = self.decode() {
+                return event;
+            }
+            if self.stream.is_none() {
+                tokio::time::sleep_until(self.retry_at).await;
+                self.connect();
+                continue;
+            }
+            if !self.receive().await {
+                self.lose();
+                return LinkEvent::Lost;
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        self.retry_at = Instant::now() + RETRY;
+        self.received.clear();
+        let opened = StdUnixStream::connect(&self.path).and_then(|stream| {
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        });
+        if let Ok(stream) = opened {
+            self.stream = Some(stream);
+            self.send(Command::Hello);
+        }
+    }
+
+    fn decode(&mut self) -> Option<LinkEvent> {
+        match Event::decode(&self.received) {
+            Ok(None) => None,
+            Ok(Some((event, used))) => {
+                self.received.drain(..used);
+                Some(LinkEvent::Event(event))
+            }
+            Err(error) => {
+                tracing::error!(%error, "the guard speaks another language; its image is of another release");
+                self.lose();
+                Some(LinkEvent::Lost)
+            }
+        }
+    }
+
+    /// Whether the connection lives on.
+    async fn receive(&mut self) -> bool {
+        let stream = self.stream.as_ref().expect("only called while connected");
+        if stream.readable().await.is_err() {
+            return false;
+        }
+        let mut chunk = [0; 256];
+        match stream.try_read(&mut chunk) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.received.extend_from_slice(&chunk[..count]);
+                true
+            }
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+
+    fn lose(&mut self) {
+        self.stream = None;
+        self.received.clear();
+        self.retry_at = Instant::now() + RETRY;
+    }
+}

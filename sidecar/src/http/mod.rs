@@ -1,0 +1,133 @@
+//! The sidecar's HTTP: what it is, what it counts, whether it lives. Read-only; nothing here can slow the core (I5): it sees a
+//! `watch` of the report and atomics, and a slow reader misses intermediate states.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures::Stream;
+use pbx_crds::names::REPORT_STREAM_PATH;
+use pbx_crds::report::{Report, ReportedRole};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::metrics::Metrics;
+
+/// Streams at a time: the operator's replicas and a few people.
+const MAX_STREAMS: usize = 32;
+/// An empty line this often shows a reader that the stream lives.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// A core that made no step for so long is stuck: its ticks come every keepalive.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+struct Shared {
+    report: watch::Receiver<Arc<Report>>,
+    metrics: Metrics,
+    streams: Arc<Semaphore>,
+}
+
+/// Serves on `address` until the process ends.
+pub async fn serve(
+    address: SocketAddr,
+    report: watch::Receiver<Arc<Report>>,
+    metrics: Metrics,
+) -> std::io::Result<()> {
+    let shared = Shared {
+        report,
+        metrics,
+        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+    };
+    let router = Router::new()
+        .route("/status", get(status))
+        .route("/v1/status", get(status))
+        .route(REPORT_STREAM_PATH, get(stream))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .with_state(shared);
+    axum::serve(TcpListener::bind(address).await?, router).await
+}
+
+async fn status(State(shared): State<Shared>) -> Response {
+    let report = shared.report.borrow().clone();
+    let mut text = serde_json::to_string_pretty(&*report).expect("a report is JSON");
+    text.push('\n');
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+async fn stream(State(shared): State<Shared>) -> Response {
+    let Ok(permit) = shared.streams.clone().try_acquire_owned() else {
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many streams: close some\n",
+        )
+            .into_response();
+    };
+    let mut report = shared.report.clone();
+    report.mark_changed();
+    let body = Body::from_stream(lines(report, permit));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// The newest report, then every change, an empty line in between when nothing changes.
+fn lines(
+    report: watch::Receiver<Arc<Report>>,
+    permit: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    futures::stream::unfold((report, permit), |(mut report, permit)| async move {
+        let line = match tokio::time::timeout(KEEPALIVE, report.changed()).await {
+            Err(_) => Bytes::from_static(b"\n"),
+            Ok(Err(_)) => return None,
+            Ok(Ok(())) => {
+                let mut text =
+                    serde_json::to_vec(&**report.borrow_and_update()).expect("a report is JSON");
+                text.push(b'\n');
+                text.into()
+            }
+        };
+        Some((Ok(line), (report, permit)))
+    })
+}
+
+/// Looks at the core's loop alone: a container must not be restarted because something else is slow.
+async fn healthz(State(shared): State<Shared>) -> Response {
+    let last = shared.metrics.last_step_at_ns.load(Ordering::Relaxed);
+    let silent = Duration::from_nanos(pbx_guard::boot_now_ns().saturating_sub(last));
+    if silent < STUCK_AFTER {
+        "ok\n".into_response()
+    } else {
+        (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the core made no step for {silent:?}\n"),
+        )
+            .into_response()
+    }
+}
+
+/// Admitted, out of quarantine, fully booted: independent of the role and of the API.
+async fn readyz(State(shared): State<Shared>) -> Response {
+    let report = shared.report.borrow().clone();
+    if report.ready || report.role == ReportedRole::Active {
+        "ok\n".into_response()
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}\n", report.detail),
+        )
+            .into_response()
+    }
+}
+
+async fn metrics_text(State(shared): State<Shared>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], shared.metrics.text()).into_response()
+}

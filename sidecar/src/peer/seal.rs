@@ -1,0 +1,422 @@
+//! Authenticated encryption of datagrams (I6): ChaCha20-Poly1305 under a key of the sender's session, derived by HKDF-SHA-256
+//! from the cluster's key. A nonce is a counter that never repeats within a session, and a session never returns.
+//!
+//!     version 1 | seat 1 | occupant 16 | started_us 8 | random 8 | counter 8 | ciphertext | tag 16
+//!
+//! The first 42 bytes are the additional data. A receiver keeps the newest session of each occupant, by `started_us`, and a
+//! window of 1024 counters in it; everything older is a replay. Out of scope: hiding who talks to whom.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pbx_core::{Occupant, Seat};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, Prk, Salt};
+use ring::rand::{SecureRandom, SystemRandom};
+use thiserror::Error;
+
+use super::codec::{self, CodecError, Payload};
+
+const VERSION: u8 = 1;
+/// Bytes before the ciphertext.
+pub const HEADER_BYTES: usize = 42;
+const TAG_BYTES: usize = 16;
+/// The largest datagram.
+pub const MAX_DATAGRAM_BYTES: usize = HEADER_BYTES + codec::MAX_PAYLOAD_BYTES + TAG_BYTES;
+const WINDOW_WORDS: usize = 16;
+const WINDOW_COUNTERS: u64 = (WINDOW_WORDS * 64) as u64;
+/// Occupants whose sessions are remembered; more than the seats, since pods are replaced.
+const KEPT_SESSIONS: usize = 16;
+
+/// Why a datagram is dropped. Counted by reason, never logged one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// Too short, too long, or of another version.
+    #[error("malformed datagram")]
+    Malformed,
+    /// It was seen before, or is of an old session.
+    #[error("replayed datagram")]
+    Replayed,
+    /// Another key, or altered on the way.
+    #[error("datagram with a wrong key")]
+    WrongKey,
+    /// Authentic, but its payload is none.
+    #[error("authentic datagram with a bad payload: {0}")]
+    Payload(#[from] CodecError),
+}
+
+impl OpenError {
+    /// Stable label of the metric.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "Malformed",
+            Self::Replayed => "Replayed",
+            Self::WrongKey => "WrongKey",
+            Self::Payload(_) => "BadPayload",
+        }
+    }
+}
+
+/// Why there is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum KeyError {
+    /// Too short to be one.
+    #[error("the heartbeat key has {0} bytes: it needs at least 32 random ones")]
+    TooShort(usize),
+    /// The system gave no random bytes.
+    #[error("the system gives no random bytes")]
+    NoRandom,
+}
+
+/// The cluster's key.
+#[derive(Clone)]
+pub struct ClusterKey(Prk);
+
+impl ClusterKey {
+    /// Takes the bytes of the Secret or key file.
+    pub fn new(bytes: &[u8]) -> Result<Self, KeyError> {
+        if bytes.len() < 32 {
+            return Err(KeyError::TooShort(bytes.len()));
+        }
+        Ok(Self(
+            Salt::new(HKDF_SHA256, b"pbx-ha heartbeat v1").extract(bytes),
+        ))
+    }
+
+    fn session(&self, header: &Header) -> LessSafeKey {
+        let info = [
+            &header.occupant.0.to_le_bytes()[..],
+            &header.started_us.to_le_bytes(),
+            &header.random.to_le_bytes(),
+        ];
+        let okm = self
+            .0
+            .expand(&info, &CHACHA20_POLY1305)
+            .expect("the key's length is within HKDF's bound");
+        LessSafeKey::new(UnboundKey::from(okm))
+    }
+}
+
+/// Seals what this node sends.
+pub struct Sealer {
+    key: LessSafeKey,
+    header: Header,
+}
+
+impl Sealer {
+    /// Begins a session of this node.
+    pub fn new(cluster: &ClusterKey, seat: Seat, occupant: Occupant) -> Result<Self, KeyError> {
+        let mut random = [0; 8];
+        SystemRandom::new()
+            .fill(&mut random)
+            .map_err(|_| KeyError::NoRandom)?;
+        let started_us = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_micros() as u64);
+        let header = Header {
+            seat,
+            occupant,
+            started_us,
+            random: u64::from_le_bytes(random),
+            counter: 0,
+        };
+        Ok(Self {
+            key: cluster.session(&header),
+            header,
+        })
+    }
+
+    /// Seals the payload that `write` appends, into `datagram`.
+    pub fn seal(&mut self, datagram: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        self.header.counter += 1;
+        datagram.clear();
+        self.header.encode(datagram);
+        write(datagram);
+        let (head, body) = datagram.split_at_mut(HEADER_BYTES);
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce(self.header.counter), Aad::from(&head), body)
+            .expect("a payload is far below the cipher's limit");
+        datagram.extend(tag.as_ref());
+    }
+}
+
+/// Opens what peers send.
+pub struct Opener {
+    cluster: ClusterKey,
+    sessions: Vec<Session>,
+}
+
+struct Session {
+    header: Header,
+    key: LessSafeKey,
+    window: Window,
+}
+
+impl Opener {
+    /// Knows no session yet.
+    pub fn new(cluster: ClusterKey) -> Self {
+        Self {
+            cluster,
+            sessions: Vec::with_capacity(KEPT_SESSIONS),
+        }
+    }
+
+    /// Opens a datagram in place.
+    pub fn open(&mut self, datagram: &mut [u8]) -> Result<(Seat, Occupant, Payload), OpenError> {
+        if datagram.len() > MAX_DATAGRAM_BYTES || datagram.len() < HEADER_BYTES + TAG_BYTES {
+            return Err(OpenError::Malformed);
+        }
+        let header = Header::decode(datagram)?;
+        let known = self
+            .sessions
+            .iter()
+            .position(|session| session.header.occupant == header.occupant);
+        match known {
+            Some(at) if self.sessions[at].header.is_same_session(&header) => {
+                self.open_known(at, &header, datagram)
+            }
+            Some(at) if header.started_us <= self.sessions[at].header.started_us => {
+                Err(OpenError::Replayed)
+            }
+            _ => self.open_new(known, &header, datagram),
+        }
+    }
+
+    fn open_known(
+        &mut self,
+        at: usize,
+        header: &Header,
+        datagram: &mut [u8],
+    ) -> Result<(Seat, Occupant, Payload), OpenError> {
+        let session = &mut self.sessions[at];
+        if session.window.has_seen(header.counter) {
+            return Err(OpenError::Replayed);
+        }
+        let payload = decrypt(&session.key, header, datagram)?;
+        session.window.note(header.counter);
+        Ok((header.seat, header.occupant, payload?))
+    }
+
+    /// A session counts only once a datagram of it proved authentic.
+    fn open_new(
+        &mut self,
+        known: Option<usize>,
+        header: &Header,
+        datagram: &mut [u8],
+    ) -> Result<(Seat, Occupant, Payload), OpenError> {
+        let key = self.cluster.session(header);
+        let payload = decrypt(&key, header, datagram)?;
+        let mut window = Window::default();
+        window.note(header.counter);
+        let session = Session {
+            header: *header,
+            key,
+            window,
+        };
+        match known {
+            Some(at) => self.sessions[at] = session,
+            None => {
+                if self.sessions.len() == KEPT_SESSIONS {
+                    self.sessions.remove(0);
+                }
+                self.sessions.push(session);
+            }
+        }
+        Ok((header.seat, header.occupant, payload?))
+    }
+}
+
+/// The outer result is authenticity, the inner one sense.
+fn decrypt(
+    key: &LessSafeKey,
+    header: &Header,
+    datagram: &mut [u8],
+) -> Result<Result<Payload, CodecError>, OpenError> {
+    let (head, body) = datagram.split_at_mut(HEADER_BYTES);
+    let plain = key
+        .open_in_place(nonce(header.counter), Aad::from(&head), body)
+        .map_err(|_| OpenError::WrongKey)?;
+    Ok(codec::decode(header.seat, header.occupant, plain))
+}
+
+fn nonce(counter: u64) -> Nonce {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&counter.to_be_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Header {
+    seat: Seat,
+    occupant: Occupant,
+    started_us: u64,
+    random: u64,
+    counter: u64,
+}
+
+impl Header {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend([VERSION, self.seat.0]);
+        out.extend(self.occupant.0.to_le_bytes());
+        out.extend(self.started_us.to_le_bytes());
+        out.extend(self.random.to_le_bytes());
+        out.extend(self.counter.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, OpenError> {
+        let u64_at = |at: usize| {
+            bytes[at..]
+                .first_chunk()
+                .map(|chunk| u64::from_le_bytes(*chunk))
+                .ok_or(OpenError::Malformed)
+        };
+        let occupant = bytes[2..]
+            .first_chunk()
+            .map(|chunk| u128::from_le_bytes(*chunk))
+            .ok_or(OpenError::Malformed)?;
+        if bytes[0] != VERSION {
+            return Err(OpenError::Malformed);
+        }
+        let seat = codec::seat(bytes[1]).map_err(|_| OpenError::Malformed)?;
+        Ok(Self {
+            seat,
+            occupant: Occupant(occupant),
+            started_us: u64_at(18)?,
+            random: u64_at(26)?,
+            counter: u64_at(34)?,
+        })
+    }
+
+    fn is_same_session(&self, other: &Self) -> bool {
+        (self.seat, self.started_us, self.random) == (other.seat, other.started_us, other.random)
+    }
+}
+
+/// Which of the last 1024 counters were seen.
+#[derive(Default)]
+struct Window {
+    highest: u64,
+    seen: [u64; WINDOW_WORDS],
+}
+
+impl Window {
+    fn has_seen(&self, counter: u64) -> bool {
+        if counter + WINDOW_COUNTERS <= self.highest {
+            return true;
+        }
+        counter <= self.highest && self.seen[Self::word(counter)] & Self::bit(counter) != 0
+    }
+
+    fn note(&mut self, counter: u64) {
+        let steps = counter.saturating_sub(self.highest).min(WINDOW_COUNTERS);
+        for step in 0..steps {
+            let passed = counter - step;
+            self.seen[Self::word(passed)] &= !Self::bit(passed);
+        }
+        self.highest = self.highest.max(counter);
+        self.seen[Self::word(counter)] |= Self::bit(counter);
+    }
+
+    fn word(counter: u64) -> usize {
+        (counter / 64) as usize % WINDOW_WORDS
+    }
+
+    fn bit(counter: u64) -> u64 {
+        1 << (counter % 64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(byte: u8) -> ClusterKey {
+        ClusterKey::new(&[byte; 32]).unwrap()
+    }
+
+    fn sealed(sealer: &mut Sealer) -> Vec<u8> {
+        let mut datagram = Vec::new();
+        sealer.seal(&mut datagram, |out| codec::encode_ledger(b"{}", out));
+        datagram
+    }
+
+    #[test]
+    fn a_datagram_opens_once() {
+        let mut sealer = Sealer::new(&key(1), Seat(1), Occupant(9)).unwrap();
+        let mut opener = Opener::new(key(1));
+        let datagram = sealed(&mut sealer);
+        let opened = opener.open(&mut datagram.clone());
+        assert_eq!(
+            opened,
+            Ok((Seat(1), Occupant(9), Payload::Ledger(b"{}".to_vec())))
+        );
+        assert_eq!(opener.open(&mut datagram.clone()), Err(OpenError::Replayed));
+    }
+
+    #[test]
+    fn datagrams_may_overtake_each_other() {
+        let mut sealer = Sealer::new(&key(1), Seat(1), Occupant(9)).unwrap();
+        let mut opener = Opener::new(key(1));
+        let mut datagrams: Vec<_> = (0..1000).map(|_| sealed(&mut sealer)).collect();
+        datagrams.reverse();
+        for datagram in &datagrams {
+            assert!(opener.open(&mut datagram.clone()).is_ok());
+            assert_eq!(opener.open(&mut datagram.clone()), Err(OpenError::Replayed));
+        }
+    }
+
+    #[test]
+    fn a_counter_below_the_window_is_a_replay() {
+        let mut sealer = Sealer::new(&key(1), Seat(1), Occupant(9)).unwrap();
+        let mut opener = Opener::new(key(1));
+        let first = sealed(&mut sealer);
+        for _ in 0..WINDOW_COUNTERS {
+            assert!(opener.open(&mut sealed(&mut sealer)).is_ok());
+        }
+        assert_eq!(opener.open(&mut first.clone()), Err(OpenError::Replayed));
+    }
+
+    #[test]
+    fn an_old_session_never_returns() {
+        let mut old = Sealer::new(&key(1), Seat(1), Occupant(9)).unwrap();
+        let mut opener = Opener::new(key(1));
+        assert!(opener.open(&mut sealed(&mut old)).is_ok());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let mut new = Sealer::new(&key(1), Seat(1), Occupant(9)).unwrap();
+        assert!(opener.open(&mut sealed(&mut new)).is_ok());
+        assert_eq!(opener.open(&mut sealed(&mut old)), Err(OpenError::Replayed));
+    }
+
+    #[test]
+    fn a_wrong_key_or_an_altered_byte_is_refused() {
+        let mut sealer = Sealer::new(&key(2), Seat(1), Occupant(9)).unwrap();
+        let datagram = sealed(&mut sealer);
+        assert_eq!(
+            Opener::new(key(1)).open(&mut datagram.clone()),
+            Err(OpenError::WrongKey)
+        );
+        for at in 1..datagram.len() {
+            let mut altered = datagram.clone();
+            altered[at] ^= 1;
+            assert!(Opener::new(key(2)).open(&mut altered).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_short_key_is_refused() {
+        assert_eq!(
+            ClusterKey::new(&[0; 16]).err(),
+            Some(KeyError::TooShort(16))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..1600)) {
+            if !bytes.is_empty() { bytes[0] = VERSION; }
+            prop_assert!(Opener::new(key(1)).open(&mut bytes).is_err());
+        }
+    }
+}
