@@ -39,7 +39,7 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) {
         if !self.yields_to(now, beat, is_active, effects) || !self.may_grant(beat) {
-            return self.refuse(now, beat, effects);
+            return self.refuse(now, beat, is_active, effects);
         }
         if is_active {
             self.known_active = Some((beat.from, beat.epoch));
@@ -182,11 +182,23 @@ impl Node {
                 .is_some_and(|of| of != (beat.from, beat.incarnation))
     }
 
-    /// R10: a refusal gives nothing; it tells the candidate above what to raise its epoch.
-    fn refuse(&mut self, now: BootTime, beat: &Message, effects: &mut Vec<Effect>) {
-        if self.bid.is_none() && self.grant.is_none() && self.is_epoch_of_another(beat) {
-            self.highest_epoch = self.highest_epoch.next();
-            self.highest_epoch_of = None;
+    /// R10: a refusal gives nothing; it tells the candidate above what to raise its epoch, and leaves it the time.
+    fn refuse(
+        &mut self,
+        now: BootTime,
+        beat: &Message,
+        is_active: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.bid.is_none() && self.grant.is_none() {
+            if self.is_epoch_of_another(beat) {
+                self.highest_epoch = self.highest_epoch.next();
+                self.highest_epoch_of = None;
+            }
+            if is_active || self.is_better(beat.from) {
+                let raised_by = now.after(self.settings.timing.keepalive * 2);
+                self.may_bid_at = self.may_bid_at.max(raised_by);
+            }
         }
         self.send(now, beat.from, self.highest_epoch, Body::Nack, effects);
     }

@@ -1,0 +1,87 @@
+//! The API server: one Lease, compare-and-swap by uid and version.
+
+use pbx_core::{
+    ApiAnswer, ApiCall, Epoch, Holder, LeaseContent, LeaseView, MAX_NODES, Occupant, Seats,
+};
+use std::time::Duration;
+
+/// The store, and what it was asked for.
+pub struct Api {
+    pub lease: Option<LeaseView>,
+    pub reads: u64,
+    pub writes: u64,
+    next_uid: u128,
+}
+
+impl Api {
+    /// As the operator makes it: a pseudo-holder to be observed, all seats empty.
+    pub fn new(count: u8, hold: Duration) -> Self {
+        let seats = Seats {
+            count,
+            occupants: [None; MAX_NODES],
+            requested: [false; MAX_NODES],
+        };
+        let mut api = Self {
+            lease: None,
+            reads: 0,
+            writes: 0,
+            next_uid: 1,
+        };
+        api.create(seats, hold);
+        api
+    }
+
+    pub fn create(&mut self, seats: Seats, hold: Duration) {
+        let version = self.lease.map_or(1, |lease| lease.version + 1);
+        let content = LeaseContent {
+            holder: Holder::Created,
+            epoch: Epoch(0),
+            hold,
+            seats,
+        };
+        self.lease = Some(LeaseView {
+            uid: self.next_uid,
+            version,
+            content,
+        });
+        self.next_uid += 1;
+    }
+
+    pub fn apply(&mut self, call: &ApiCall) -> ApiAnswer {
+        let Some(lease) = &mut self.lease else {
+            return ApiAnswer::Missing;
+        };
+        match call {
+            ApiCall::Read => {
+                self.reads += 1;
+                ApiAnswer::Lease(*lease)
+            }
+            ApiCall::Write(write) if (write.uid, write.version) == (lease.uid, lease.version) => {
+                self.writes += 1;
+                assert!(
+                    write.content.epoch >= lease.content.epoch,
+                    "I2: epochs in the Lease grow"
+                );
+                lease.version += 1;
+                lease.content = write.content;
+                ApiAnswer::Lease(*lease)
+            }
+            ApiCall::Write(_) => ApiAnswer::Conflict,
+        }
+    }
+
+    /// The operator empties the seat of an occupant that is certainly dead (R13 2c); the holder is kept.
+    pub fn vacate(&mut self, seat: usize, occupant: Occupant) {
+        if let Some(lease) = &mut self.lease {
+            assert_eq!(lease.content.seats.occupants[seat], Some(occupant));
+            lease.content.seats.occupants[seat] = None;
+            lease.content.seats.requested[seat] = false;
+            lease.version += 1;
+        }
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.lease
+            .is_some_and(|lease| matches!(lease.content.holder, Holder::Node { .. }))
+    }
+}

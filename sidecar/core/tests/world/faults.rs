@@ -1,0 +1,268 @@
+//! What can go wrong in the world, and a random choice of it.
+
+use pbx_core::{Cause, Command, Input};
+
+use super::{Event, MS, SECOND, World};
+
+/// One fault. Durations in nanoseconds of the world.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// The machine stops and comes back, without its tmpfs.
+    Crash {
+        seat: u8,
+        for_ns: u64,
+    },
+    /// The same to whoever serves.
+    CrashActive {
+        for_ns: u64,
+    },
+    /// The sidecar's process dies.
+    Sidecar {
+        seat: u8,
+        keeps_record: bool,
+    },
+    /// It dies between two effects of one step.
+    SidecarMidway {
+        seat: u8,
+    },
+    /// All its processes stand still; the kernel goes on.
+    Pause {
+        seat: u8,
+        for_ns: u64,
+    },
+    PauseActive {
+        for_ns: u64,
+    },
+    /// One way.
+    Cut {
+        from: u8,
+        to: u8,
+        for_ns: u64,
+    },
+    CutBoth {
+        one: u8,
+        other: u8,
+        for_ns: u64,
+    },
+    /// Whoever serves is cut from peers and API.
+    IsolateActive {
+        for_ns: u64,
+    },
+    ApiCut {
+        seat: u8,
+        for_ns: u64,
+    },
+    ApiDown {
+        for_ns: u64,
+    },
+    AsteriskDies {
+        seat: u8,
+    },
+    ActiveAsteriskDies,
+    Switchover,
+    Lossy {
+        for_ns: u64,
+    },
+    /// An orderly replacement: Leave, and the next pod.
+    Roll {
+        seat: u8,
+    },
+    /// The pod object is deleted by force: a new pod comes while the old one goes on, cut from the API.
+    ForceReplace {
+        seat: u8,
+    },
+    /// The operator makes a lost Lease anew.
+    LeaseDeleted,
+}
+
+impl World {
+    /// A random fault for this world.
+    pub fn random_fault(&mut self) -> Fault {
+        let nodes = u64::from(self.nodes);
+        let seat = self.random.between(0, nodes) as u8;
+        let other = ((u64::from(seat) + self.random.between(1, nodes)) % nodes) as u8;
+        let long = self.random.chance(50);
+        let for_ns = if long {
+            self.random.between(200 * MS, 9 * SECOND)
+        } else {
+            self.random.between(20 * MS, 2 * SECOND)
+        };
+        match self.random.between(0, 20) {
+            0 => Fault::Crash { seat, for_ns },
+            1 => Fault::CrashActive { for_ns },
+            2 => Fault::Sidecar {
+                seat,
+                keeps_record: true,
+            },
+            3 => Fault::Sidecar {
+                seat,
+                keeps_record: false,
+            },
+            4 | 19 => Fault::SidecarMidway { seat },
+            5 => Fault::Pause { seat, for_ns },
+            6 => Fault::PauseActive { for_ns },
+            7 => Fault::Cut {
+                from: seat,
+                to: other,
+                for_ns,
+            },
+            8 | 9 => Fault::CutBoth {
+                one: seat,
+                other,
+                for_ns,
+            },
+            10 => Fault::IsolateActive { for_ns },
+            11 => Fault::ApiCut { seat, for_ns },
+            12 => Fault::ApiDown { for_ns },
+            13 => Fault::AsteriskDies { seat },
+            14 => Fault::ActiveAsteriskDies,
+            15 => Fault::Switchover,
+            16 => Fault::Lossy { for_ns },
+            17 if long => Fault::Roll { seat },
+            18 if long => Fault::ForceReplace { seat },
+            18 => Fault::LeaseDeleted,
+            _ => Fault::Switchover,
+        }
+    }
+
+    /// Makes it happen now.
+    pub fn inflict(&mut self, fault: Fault) {
+        match fault {
+            Fault::Crash { seat, for_ns } => self.crash_for(self.pod_in(seat), for_ns),
+            Fault::CrashActive { for_ns } => {
+                self.to_active(|world, pod| world.crash_for(pod, for_ns));
+            }
+            Fault::Sidecar { seat, keeps_record } => {
+                let pod = self.pod_in(seat);
+                if self.pods[pod].node.is_some() {
+                    self.kill_sidecar(pod, keeps_record);
+                }
+            }
+            Fault::SidecarMidway { seat } => {
+                let pod = self.pod_in(seat);
+                self.pods[pod].dies_midway = true;
+            }
+            Fault::Pause { seat, for_ns } => self.pause(self.pod_in(seat), for_ns),
+            Fault::PauseActive { for_ns } => {
+                self.to_active(|world, pod| world.pause(pod, for_ns));
+            }
+            Fault::Cut { from, to, for_ns } => self.cut(from, to, for_ns),
+            Fault::CutBoth { one, other, for_ns } => {
+                self.cut(one, other, for_ns);
+                self.cut(other, one, for_ns);
+            }
+            Fault::IsolateActive { for_ns } => {
+                self.to_active(|world, pod| world.isolate(pod, for_ns));
+            }
+            Fault::ApiCut { seat, for_ns } => {
+                let pod = self.pod_in(seat);
+                self.pods[pod].api_cut_until = self.now + for_ns;
+            }
+            Fault::ApiDown { for_ns } => {
+                for pod in &mut self.pods {
+                    pod.api_cut_until = pod.api_cut_until.max(self.now + for_ns);
+                }
+            }
+            Fault::AsteriskDies { seat } => self.kill_asterisk(self.pod_in(seat)),
+            Fault::ActiveAsteriskDies => self.to_active(World::kill_asterisk),
+            Fault::Switchover => self.to_active(|world, pod| {
+                let command = Command::Switchover {
+                    to: None,
+                    cause: Cause::Switchover,
+                };
+                world.command(pod, command);
+            }),
+            Fault::Lossy { for_ns } => self.weather.lossy_until = self.now + for_ns,
+            Fault::Roll { seat } => self.roll(self.pod_in(seat)),
+            Fault::ForceReplace { seat } => self.force_replace(seat),
+            Fault::LeaseDeleted => {
+                let seats = self.api.lease.expect("made at the start").content.seats;
+                self.api.create(seats, self.timing.witness_hold_alone);
+            }
+        }
+    }
+
+    /// Everything that was broken is whole again; old occupants are certainly gone.
+    pub fn heal(&mut self) {
+        self.weather.is_noisy = false;
+        self.weather.lossy_until = 0;
+        self.cut_until
+            .iter_mut()
+            .flatten()
+            .for_each(|until| *until = 0);
+        for pod in 0..self.pods.len() {
+            self.pods[pod].paused_until = self.pods[pod].paused_until.min(self.now);
+            self.pods[pod].dies_midway = false;
+            let is_old = self.pod_in(self.pods[pod].seat.0) != pod;
+            if is_old {
+                self.end_pod(pod);
+            } else {
+                self.pods[pod].api_cut_until = 0;
+            }
+        }
+    }
+
+    pub fn command(&mut self, pod: usize, command: Command) {
+        if self.pods[pod].paused_until <= self.now {
+            self.input(pod, Input::Command(command));
+        }
+    }
+
+    /// As kubelet does: told to leave, ended when it has left or its grace is over.
+    pub fn roll(&mut self, pod: usize) {
+        if self.pods[pod].is_terminating || self.pods[pod].dead_since.is_some() {
+            return;
+        }
+        self.pods[pod].is_terminating = true;
+        self.command(pod, Command::Leave);
+        self.at(self.now + 12 * SECOND, Event::EndPod { pod });
+    }
+
+    /// Only one at a time: more would need the remaining node that the rule is about.
+    fn force_replace(&mut self, seat: u8) {
+        let olds = (0..self.pods.len()).filter(|pod| {
+            self.pods[*pod].dead_since.is_none() && self.pod_in(self.pods[*pod].seat.0) != *pod
+        });
+        if olds.count() == 0 {
+            let old = self.pod_in(seat);
+            self.pods[old].api_cut_until = u64::MAX;
+            self.new_pod(seat);
+        }
+    }
+
+    fn to_active(&mut self, inflict: impl FnOnce(&mut World, usize)) {
+        if let Some(pod) = self.active() {
+            inflict(self, pod);
+        }
+    }
+
+    fn crash_for(&mut self, pod: usize, for_ns: u64) {
+        if self.pods[pod].node.is_some() && self.pods[pod].dead_since.is_none() {
+            self.crash(pod);
+            self.at(
+                self.now + for_ns,
+                Event::SidecarUp {
+                    pod,
+                    keeps_record: false,
+                },
+            );
+        }
+    }
+
+    fn pause(&mut self, pod: usize, for_ns: u64) {
+        self.pods[pod].paused_until = self.now + for_ns;
+    }
+
+    fn cut(&mut self, from: u8, to: u8, for_ns: u64) {
+        self.cut_until[usize::from(from)][usize::from(to)] = self.now + for_ns;
+    }
+
+    fn isolate(&mut self, pod: usize, for_ns: u64) {
+        let seat = self.pods[pod].seat.0;
+        for other in 0..self.nodes {
+            self.cut(seat, other, for_ns);
+            self.cut(other, seat, for_ns);
+        }
+        self.pods[pod].api_cut_until = self.now + for_ns;
+    }
+}

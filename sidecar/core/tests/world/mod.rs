@@ -1,0 +1,485 @@
+//! A deterministic virtual world around real nodes: clocks, network, API server, kernels, a StatefulSet and an operator.
+//!
+//! The world counts as *serving* every Asterisk that is alive under an armed leash, whether or not its node has
+//! been told so: that is stricter than I1. What it leaves out: traffic, and pauses of whole virtual machines.
+
+#![allow(dead_code, reason = "each test file uses another part of the world")]
+
+pub mod api;
+pub mod faults;
+pub mod pod;
+pub mod random;
+mod shell;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use pbx_core::{
+    ApiAnswer, ApiCall, BootTime, CallId, Condition, Effect, FoundAtStart, GuardEvent, Incarnation,
+    Input, Message, Node, Notice, Occupant, Seat, Settings, Start, Timing,
+};
+
+use api::Api;
+use faults::Fault;
+use pod::{Pod, Process};
+use random::{Clock, Random};
+
+pub const MS: u64 = 1_000_000;
+pub const SECOND: u64 = 1_000 * MS;
+
+/// What happens at some moment.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    Tick {
+        pod: usize,
+        serial: u64,
+    },
+    Deliver {
+        pod: usize,
+        message: Message,
+    },
+    ApiApply {
+        pod: usize,
+        life: u32,
+        id: CallId,
+        call: ApiCall,
+    },
+    ApiAnswer {
+        pod: usize,
+        life: u32,
+        id: CallId,
+        answer: ApiAnswer,
+    },
+    GuardHears {
+        pod: usize,
+        order: Order,
+    },
+    GuardSays {
+        pod: usize,
+        life: u32,
+        run: u64,
+        event: GuardEvent,
+    },
+    KernelKills {
+        pod: usize,
+        timer: u64,
+    },
+    StartSlack {
+        pod: usize,
+        run: u64,
+    },
+    Booted {
+        pod: usize,
+        run: u64,
+    },
+    SidecarUp {
+        pod: usize,
+        keeps_record: bool,
+    },
+    ShellLooks {
+        pod: usize,
+    },
+    Operator,
+    NewPod {
+        seat: u8,
+    },
+    EndPod {
+        pod: usize,
+    },
+    Fault(Fault),
+}
+
+/// What a sidecar orders from its guard.
+#[derive(Clone, Copy, Debug)]
+pub enum Order {
+    Arm(BootTime),
+    Stop,
+    Restart(BootTime),
+}
+
+/// How the network and the API behave.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// Losses, duplicates, reordering, long delays, slow API calls.
+    pub is_noisy: bool,
+    /// Half of all messages are lost until then.
+    pub lossy_until: u64,
+    pub network_us: (u64, u64),
+    pub api_us: (u64, u64),
+}
+
+pub struct World {
+    pub now: u64,
+    pub random: Random,
+    pub timing: Timing,
+    pub nodes: u8,
+    pub traffic_needs_api: bool,
+    pub preferred_seat: Option<Seat>,
+    pub pods: Vec<Pod>,
+    pub api: Api,
+    pub weather: Weather,
+    /// Directed, by seat: no message passes until then.
+    pub cut_until: Vec<Vec<u64>>,
+    pub notices: Vec<(u64, usize, Notice)>,
+    pub messages: u64,
+    pub steps: u64,
+    /// Prints what happens, for whoever looks into a seed.
+    pub is_traced: bool,
+    /// The first moment when two served, and who.
+    pub overlap: Option<(u64, Vec<usize>)>,
+    /// Since when, and who, or nobody, serves.
+    pub serving_since: (u64, Option<usize>),
+    /// The longest time without service since it was cleared.
+    pub longest_gap: u64,
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
+    serial: u64,
+    effects: Vec<Effect>,
+}
+
+impl World {
+    /// A fresh cluster: the Lease is made, the pods boot within 20 ms of each other.
+    pub fn new(nodes: u8, seed: u64) -> Self {
+        Self::with_timing(nodes, seed, Timing::default())
+    }
+
+    pub fn with_timing(nodes: u8, seed: u64, timing: Timing) -> Self {
+        let weather = Weather {
+            is_noisy: false,
+            lossy_until: 0,
+            network_us: (100, 1_000),
+            api_us: (4_000, 30_000),
+        };
+        let mut world = Self {
+            now: 0,
+            random: Random::new(seed),
+            timing,
+            nodes,
+            traffic_needs_api: false,
+            preferred_seat: None,
+            pods: Vec::new(),
+            api: Api::new(nodes, timing.witness_hold_alone),
+            weather,
+            cut_until: vec![vec![0; usize::from(nodes)]; usize::from(nodes)],
+            notices: Vec::new(),
+            messages: 0,
+            steps: 0,
+            is_traced: false,
+            overlap: None,
+            serving_since: (0, None),
+            longest_gap: 0,
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
+            serial: 0,
+            effects: Vec::new(),
+        };
+        for seat in 0..nodes {
+            let at = world.random.between(0, 20 * MS);
+            world.at(at, Event::NewPod { seat });
+        }
+        world.at(500 * MS, Event::Operator);
+        world
+    }
+
+    pub fn at(&mut self, at: u64, event: Event) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[place] = Some(event);
+        self.serial += 1;
+        self.queue.push(Reverse((at, self.serial, place)));
+    }
+
+    /// Runs for so many milliseconds of the world.
+    pub fn run_for(&mut self, milliseconds: u64) {
+        let end = self.now + milliseconds * MS;
+        self.run_until(end);
+    }
+
+    pub fn run_until(&mut self, end: u64) {
+        while let Some(Reverse((at, _, place))) = self.queue.peek().copied() {
+            if at > end {
+                break;
+            }
+            self.queue.pop();
+            self.free.push(place);
+            let event = self.events[place].take().expect("queued once");
+            self.now = self.now.max(at);
+            self.happen(event);
+        }
+        self.now = end;
+    }
+
+    /// Runs until the condition holds, at most so many milliseconds; how long it took.
+    pub fn run_until_that(
+        &mut self,
+        limit_ms: u64,
+        is_done: impl Fn(&World) -> bool,
+    ) -> Option<Duration> {
+        let start = self.now;
+        while self.now < start + limit_ms * MS {
+            if is_done(self) {
+                return Some(Duration::from_nanos(self.now - start));
+            }
+            let next = self.now + MS / 4;
+            self.run_until(next);
+        }
+        None
+    }
+
+    /// All whose Asterisk is armed and alive.
+    pub fn serving(&self) -> Vec<usize> {
+        (0..self.pods.len())
+            .filter(|pod| self.pods[*pod].asterisk.is_serving())
+            .collect()
+    }
+
+    /// The one that serves.
+    pub fn active(&self) -> Option<usize> {
+        self.serving().first().copied()
+    }
+
+    /// The pod that the StatefulSet has in a seat now.
+    pub fn pod_in(&self, seat: u8) -> usize {
+        (0..self.pods.len())
+            .rev()
+            .find(|pod| self.pods[*pod].seat == Seat(seat))
+            .expect("a pod")
+    }
+
+    pub fn node(&self, pod: usize) -> &Node {
+        self.pods[pod].node.as_ref().expect("the sidecar runs")
+    }
+
+    /// One input to a pod's node.
+    pub fn input(&mut self, pod: usize, input: Input) {
+        let local = self.pods[pod].clock.local(self.now);
+        let Some(node) = self.pods[pod].node.as_mut() else {
+            return;
+        };
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.clear();
+        node.step(local, input, &mut effects);
+        self.steps += 1;
+        self.carry_out(pod, &mut effects);
+        self.effects = effects;
+    }
+
+    pub fn new_pod(&mut self, seat: u8) -> usize {
+        let offset = self.random.between(SECOND, 1_000 * SECOND);
+        let drift = i64::from(self.timing.clock_drift_ppm);
+        let random = self.random.between(0, 2 * drift as u64 + 1) as i64 - drift;
+        let rate_ppm = self.random.pick(&[-drift, drift, random]);
+        let occupant = Occupant(1_000 + self.pods.len() as u128);
+        self.pods.push(Pod {
+            seat: Seat(seat),
+            occupant,
+            clock: Clock { offset, rate_ppm },
+            node: None,
+            life: 0,
+            record: None,
+            asterisk: Process::default(),
+            condition: Condition::default(),
+            dead_since: None,
+            paused_until: 0,
+            api_cut_until: 0,
+            is_terminating: false,
+            dies_midway: false,
+            tick_serial: 0,
+            guard_busy_until: 0,
+            guard_said_until: 0,
+            is_broken: false,
+            rank: 0,
+        });
+        let pod = self.pods.len() - 1;
+        self.start_sidecar(pod, false);
+        self.start_slack_later(pod, 50 * MS);
+        self.at(self.now + 10 * MS, Event::ShellLooks { pod });
+        pod
+    }
+
+    /// The guard starts the sidecar again.
+    pub fn start_sidecar(&mut self, pod: usize, keeps_record: bool) {
+        // The wall clock may be behind that of the former life.
+        let wall = if self.random.chance(10) {
+            self.now / 2
+        } else {
+            self.now
+        };
+        let p = &mut self.pods[pod];
+        if p.dead_since.is_some() {
+            return;
+        }
+        p.life += 1;
+        p.record = p.record.filter(|_| keeps_record);
+        p.condition = Condition {
+            rank: p.rank,
+            ..Condition::default()
+        };
+        let guard = match (p.asterisk.is_running, p.asterisk.deadline) {
+            (false, _) => FoundAtStart::Nothing,
+            (true, deadline) => FoundAtStart::Running { deadline },
+        };
+        let settings = Settings {
+            seat: p.seat,
+            occupant: p.occupant,
+            nodes: self.nodes,
+            timing: self.timing,
+            traffic_needs_api: self.traffic_needs_api,
+            preferred_seat: self.preferred_seat,
+            fixed_seats: None,
+        };
+        let start = Start {
+            now: p.clock.local(self.now),
+            incarnation: Incarnation(wall + u64::from(p.life) + 1),
+            record: p.record,
+            guard,
+        };
+        let mut effects = Vec::new();
+        p.node = Some(Node::new(settings, start, &mut effects));
+        self.carry_out(pod, &mut effects);
+        if self.pods[pod].asterisk.is_running {
+            let run = self.pods[pod].asterisk.run;
+            self.at(self.now + 30 * MS, Event::Booted { pod, run });
+        } else {
+            self.start_slack_later(pod, 300 * MS);
+        }
+    }
+
+    /// The machine stops: Asterisk is dead, tmpfs is lost.
+    pub fn crash(&mut self, pod: usize) {
+        let p = &mut self.pods[pod];
+        p.node = None;
+        p.life += 1;
+        p.record = None;
+        p.paused_until = 0;
+        self.kill_asterisk(pod);
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some(until) = self.postponed(&event) {
+            return self.at(until, event);
+        }
+        if self.is_traced {
+            self.trace(&event);
+        }
+        match event {
+            Event::Tick { pod, serial } if serial == self.pods[pod].tick_serial => {
+                self.input(pod, Input::Tick);
+            }
+            Event::Tick { .. } => {}
+            Event::Deliver { pod, message } => self.input(pod, Input::Message(message)),
+            Event::ApiApply {
+                pod,
+                life,
+                id,
+                call,
+            } => self.apply_call(pod, life, id, &call),
+            Event::ApiAnswer {
+                pod,
+                life,
+                id,
+                answer,
+            } => {
+                if self.pods[pod].life == life {
+                    self.input(pod, Input::Api { call: id, answer });
+                }
+            }
+            Event::GuardHears { pod, order } => self.guard_hears(pod, order),
+            Event::GuardSays {
+                pod,
+                life,
+                run,
+                event,
+            } => self.shell_hears(pod, life, run, event),
+            Event::KernelKills { pod, timer } => self.kernel_kills(pod, timer),
+            Event::StartSlack { pod, run } => self.start_slack(pod, run),
+            Event::Booted { pod, run } => self.shell_is_ready(pod, run),
+            Event::SidecarUp { pod, keeps_record } => self.start_sidecar(pod, keeps_record),
+            Event::ShellLooks { pod } => self.shell_looks(pod),
+            Event::Operator => self.operate(),
+            Event::NewPod { seat } => {
+                self.new_pod(seat);
+            }
+            Event::EndPod { pod } => self.end_pod(pod),
+            Event::Fault(fault) => self.inflict(fault),
+        }
+    }
+
+    fn trace(&self, event: &Event) {
+        if matches!(
+            event,
+            Event::Tick { .. } | Event::ShellLooks { .. } | Event::Operator
+        ) {
+            return;
+        }
+        println!("{:>10.3} ms {event:?}", self.now as f64 / MS as f64);
+        if let Event::Deliver { pod, .. } = event {
+            let local = self.pods[*pod].clock.local(self.now);
+            if let Some(node) = &self.pods[*pod].node {
+                let view = node.view(local);
+                println!(
+                    "      {pod}: {:?} {:?} {:?}",
+                    view.role, view.epoch, view.seats
+                );
+            }
+        }
+    }
+
+    /// A paused sidecar gets everything when it is thawed, in order.
+    fn postponed(&self, event: &Event) -> Option<u64> {
+        let (Event::Tick { pod, .. }
+        | Event::Deliver { pod, .. }
+        | Event::ApiAnswer { pod, .. }
+        | Event::GuardSays { pod, .. }
+        | Event::ShellLooks { pod }
+        | Event::Booted { pod, .. }) = event
+        else {
+            return None;
+        };
+        Some(self.pods[*pod].paused_until).filter(|until| *until > self.now)
+    }
+
+    /// I1, and the gaps, at every change of what serves.
+    pub fn note_serving(&mut self) {
+        let serving = self.serving();
+        if serving.len() > 1 && self.overlap.is_none() {
+            self.overlap = Some((self.now, serving.clone()));
+        }
+        let now_serves = serving.first().copied();
+        let (since, before) = self.serving_since;
+        if before != now_serves {
+            if before.is_none() {
+                self.longest_gap = self.longest_gap.max(self.now - since);
+            }
+            self.serving_since = (self.now, now_serves);
+        }
+    }
+
+    /// The operator: a requested seat whose occupant is certainly dead for long enough is emptied (R13 2c).
+    fn operate(&mut self) {
+        self.at(self.now + 500 * MS, Event::Operator);
+        let Some(lease) = self.api.lease else { return };
+        let patience = 2 * self.timing.quarantine().as_nanos() as u64;
+        for seat in 0..usize::from(self.nodes) {
+            let Some(occupant) = lease.content.seats.occupants[seat] else {
+                continue;
+            };
+            let pod = self
+                .pods
+                .iter()
+                .find(|pod| pod.occupant == occupant)
+                .expect("a pod");
+            let is_gone = pod
+                .dead_since
+                .is_some_and(|since| self.now > since + patience);
+            if is_gone && lease.content.seats.requested[seat] {
+                self.api.vacate(seat, occupant);
+            }
+        }
+    }
+}
