@@ -16,7 +16,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 /// How often a running command is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Without a terminal, a long step gives a sign of life this often.
-const PLAIN_INTERVAL: Duration = Duration::from_secs(60);
+const PLAIN_INTERVAL: Duration = Duration::from_mins(1);
 /// How much of a log's end is read for the last line and for the tail of a failure.
 const TAIL_BYTES: u64 = 8192;
 const TAIL_LINES: usize = 15;

@@ -115,7 +115,7 @@ fn create_holder(layout: &Layout, holder: &Holder) -> Result<()> {
     let mut extensions =
         "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth,serverAuth\n".to_owned();
     if !holder.alternative_names.is_empty() {
-        extensions += &format!("subjectAltName={}\n", holder.alternative_names);
+        extensions = format!("{extensions}subjectAltName={}\n", holder.alternative_names);
     }
     write_settings(&pki, name, &extensions)?;
     let signed = ["req", "-x509", "-CA", "ca.crt", "-CAkey", "ca.key"];

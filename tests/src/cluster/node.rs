@@ -76,9 +76,9 @@ pub(super) fn power_off(layout: &Layout, node: NodeId) -> Result<()> {
     mounts::unmount_below(&layout.node(node))?;
     fs::remove_dir_all(layout.containerd_state(node)).ok();
     node.host().remove();
-    containers
-        .iter()
-        .for_each(|id| cgroups::remove_container(id));
+    for id in &containers {
+        cgroups::remove_container(id);
+    }
     Ok(())
 }
 

@@ -270,7 +270,7 @@ fn sorted_names(folder: &Path) -> Result<Vec<String>> {
         // A name that is not UTF-8 has no place in the index of a tar made for OCI.
         names.push(
             name.into_string()
-                .map_err(|name| anyhow::anyhow!("{name:?} is not UTF-8"))?,
+                .map_err(|name| anyhow::anyhow!("{} is not UTF-8", name.display()))?,
         );
     }
     names.sort();

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
@@ -58,17 +59,33 @@ impl ProjectImages {
 /// below `target/images`. Quick when nothing changed.
 pub fn build_project_images(profile: Profile) -> Result<ProjectImages> {
     let target = target_folder()?;
-    compile(profile, &target)?;
+    thread::scope(|scope| {
+        // Mostly waiting for the network, while the compiler uses the cores.
+        let asterisk = scope.spawn(asterisk_chroot::image);
+        let (operator, sidecar) = build_own_images(profile, &target)?;
+        let asterisk = asterisk
+            .join()
+            .map_err(|_| anyhow!("making the Asterisk image panicked"))??;
+        Ok(ProjectImages {
+            operator,
+            sidecar,
+            asterisk,
+        })
+    })
+}
+
+/// Operator and sidecar.
+fn build_own_images(profile: Profile, target: &Path) -> Result<(Image, Image)> {
+    compile(profile, target)?;
     let programs = target.join(TARGET).join(profile.name());
     let archives = target.join("images");
     std::fs::create_dir_all(&archives).with_context(|| format!("create {}", archives.display()))?;
     let operator = small_image("operator", &programs, &["pbx-operator"]);
     let sidecar = small_image("sidecar", &programs, &["pbx-sidecar", "pbx-guard"]);
-    Ok(ProjectImages {
-        operator: build_image(&operator, &archives.join("operator.tar"))?,
-        sidecar: build_image(&sidecar, &archives.join("sidecar.tar"))?,
-        asterisk: asterisk_chroot::image()?,
-    })
+    Ok((
+        build_image(&operator, &archives.join("operator.tar"))?,
+        build_image(&sidecar, &archives.join("sidecar.tar"))?,
+    ))
 }
 
 /// An image of static programs at its root, started by the first, as an unprivileged user.
@@ -115,7 +132,7 @@ fn compile(profile: Profile, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Cargo's target folder of this repository, as CARGO_TARGET_DIR and its settings have it.
+/// Cargo's target folder of this repository, as `CARGO_TARGET_DIR` and its settings have it.
 fn target_folder() -> Result<PathBuf> {
     let text = output_of(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&text).context("read cargo metadata")?;
