@@ -1,0 +1,124 @@
+//! The ConfigMap with the sidecars' file, and the hash that rolls the pods when a configuration changes.
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use pbx_crds::cluster::PortSpec;
+use pbx_crds::names;
+use pbx_crds::sidecar_config::{
+    AsteriskConfig, EndpointSliceConfig, HeartbeatConfig, KubernetesConfig, PeerConfig,
+    SidecarConfig,
+};
+use sha2::{Digest, Sha256};
+
+use super::{ValidatedCluster, metadata};
+use crate::cluster::dereference::short_hex;
+
+/// Entry of the ConfigMap, and name of the file in the pod.
+pub const FILE: &str = "sidecar.yaml";
+/// Where the user's files are mounted, in the sidecar only.
+pub const USER_DIR: &str = "/etc/pbx-ha/user";
+/// Where the heartbeat key is mounted, in the sidecar only.
+pub const KEY_DIR: &str = "/etc/pbx-ha/key";
+
+/// The ConfigMap around `sidecar_yaml`.
+pub fn build(cluster: &ValidatedCluster, sidecar_yaml: String) -> ConfigMap {
+    ConfigMap {
+        metadata: metadata(cluster, names::sidecar_config_map(&cluster.name)),
+        data: Some([(FILE.to_owned(), sidecar_yaml)].into()),
+        ..ConfigMap::default()
+    }
+}
+
+/// The sidecars' file: the same for all nodes.
+pub fn sidecar_yaml(cluster: &ValidatedCluster) -> String {
+    serde_yaml::to_string(&sidecar_config(cluster))
+        .expect("a sidecar's file holds texts, numbers and lists only")
+}
+
+/// One hash over the user's files and the sidecars' file.
+pub fn combined_hash(user_hash: &str, sidecar_yaml: &str) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(user_hash);
+    hasher.update([0]);
+    hasher.update(sidecar_yaml);
+    short_hex(&hasher.finalize())
+}
+
+/// Folder of the user's ConfigMap in the sidecar.
+pub fn config_map_dir() -> String {
+    format!("{USER_DIR}/config")
+}
+
+/// Folder of the user's Secret number `index` in the sidecar.
+pub fn secret_dir(index: usize) -> String {
+    format!("{USER_DIR}/secret-{index}")
+}
+
+fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
+    let nodes = (0..cluster.nodes).map(|seat| PeerConfig {
+        name: names::pod(&cluster.name, seat),
+        address: None,
+    });
+    SidecarConfig {
+        cluster: cluster.name.clone(),
+        node: None,
+        nodes: nodes.collect(),
+        heartbeat: HeartbeatConfig {
+            listen: ([0, 0, 0, 0], names::HEARTBEAT_PORT).into(),
+            key_file: format!("{KEY_DIR}/key").into(),
+        },
+        failover: cluster.failover.clone(),
+        http: ([0, 0, 0, 0], names::HTTP_PORT).into(),
+        asterisk: AsteriskConfig {
+            guard_socket: "/run/pbx-ha/guard.sock".into(),
+            defaults_dir: "/run/pbx-ha/defaults".into(),
+            user_dirs: user_dirs(cluster),
+            config_dir: "/run/pbx-ha/config".into(),
+            trunks: cluster.trunks,
+        },
+        record_dir: "/run/pbx-ha/record".into(),
+        kubernetes: Some(KubernetesConfig {
+            namespace: cluster.namespace.clone(),
+            lease: names::lease(&cluster.name),
+            endpoint_slice: Some(EndpointSliceConfig {
+                name: names::endpoint_slice(&cluster.name),
+                ports: with_target_ports(&cluster.service.ports),
+            }),
+            kubeconfig: None,
+        }),
+    }
+}
+
+fn user_dirs(cluster: &ValidatedCluster) -> Vec<PathBuf> {
+    let config_map = cluster.config_map.iter().map(|_| config_map_dir());
+    let secrets = (0..cluster.config_secrets.len()).map(secret_dir);
+    config_map.chain(secrets).map(PathBuf::from).collect()
+}
+
+fn with_target_ports(ports: &[PortSpec]) -> Vec<PortSpec> {
+    ports
+        .iter()
+        .map(|port| PortSpec {
+            target_port: Some(port.target_port.unwrap_or(port.port)),
+            ..port.clone()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn the_sidecar_reads_what_is_written_here() {
+        let cluster = testing::validated("asterisk: {config: {configMap: a, secrets: [s]}}");
+        let read: SidecarConfig = serde_yaml::from_str(&sidecar_yaml(&cluster)).unwrap();
+        assert_eq!(read, sidecar_config(&cluster));
+        assert_eq!(
+            read.asterisk.user_dirs,
+            ["/etc/pbx-ha/user/config", "/etc/pbx-ha/user/secret-0"].map(PathBuf::from)
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! The pod: Asterisk under the guard, the sidecar beside it, both within Pod Security `restricted`.
+//!
+//! No liveness probe and no preStop hook for Asterisk: the sidecar knows better than kubelet when to stop or restart it.
+
+mod containers;
+mod volumes;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, PodAffinityTerm, PodAntiAffinity, PodDNSConfig, PodDNSConfigOption,
+    PodSecurityContext, PodSpec, SeccompProfile, WeightedPodAffinityTerm,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use pbx_crds::names;
+
+use super::{ValidatedCluster, stateful_set};
+
+/// The user and group of everything in the pod: Debian's `asterisk`.
+const USER_ID: i64 = 101;
+/// Seconds between the order to end and the kill; the guard is told the same.
+pub(super) const GRACE_SECONDS: i64 = 30;
+
+/// The pod of `cluster`.
+pub fn build(cluster: &ValidatedCluster) -> PodSpec {
+    PodSpec {
+        init_containers: Some(vec![
+            containers::guard_install(cluster),
+            containers::seed(cluster),
+            containers::sidecar(cluster),
+        ]),
+        containers: vec![containers::asterisk(cluster)],
+        volumes: Some(volumes::all(cluster)),
+        service_account_name: Some(names::sidecar_account(&cluster.name)),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        security_context: Some(security_context()),
+        dns_config: Some(short_dns()),
+        image_pull_secrets: non_empty(&cluster.image_pull_secrets),
+        node_selector: (!cluster.node_selector.is_empty()).then(|| cluster.node_selector.clone()),
+        tolerations: non_empty(&cluster.tolerations),
+        affinity: Some(cluster.affinity.clone().unwrap_or_else(|| apart(cluster))),
+        topology_spread_constraints: non_empty(&cluster.topology_spread_constraints),
+        ..PodSpec::default()
+    }
+}
+
+fn non_empty<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}
+
+fn security_context() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER_ID),
+        run_as_group: Some(USER_ID),
+        fs_group: Some(USER_ID),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".into(),
+            localhost_profile: None,
+        }),
+        ..PodSecurityContext::default()
+    }
+}
+
+/// A dead resolver makes every start of Asterisk 10 s longer with the usual options (measured; FINDINGS B).
+fn short_dns() -> PodDNSConfig {
+    let option = |name: &str| PodDNSConfigOption {
+        name: Some(name.into()),
+        value: Some("1".into()),
+    };
+    PodDNSConfig {
+        options: Some(vec![option("timeout"), option("attempts")]),
+        ..PodDNSConfig::default()
+    }
+}
+
+/// Preferred, not required: two pods on one node are better than one pod.
+fn apart(cluster: &ValidatedCluster) -> Affinity {
+    Affinity {
+        pod_anti_affinity: Some(PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![
+                WeightedPodAffinityTerm {
+                    weight: 100,
+                    pod_affinity_term: PodAffinityTerm {
+                        topology_key: "kubernetes.io/hostname".into(),
+                        label_selector: Some(LabelSelector {
+                            match_labels: Some(stateful_set::selector(cluster)),
+                            ..LabelSelector::default()
+                        }),
+                        ..PodAffinityTerm::default()
+                    },
+                },
+            ]),
+            ..PodAntiAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}

@@ -1,0 +1,187 @@
+//! The containers, in the order they start: guard-install, seed, sidecar (runs on), asterisk.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    ObjectFieldSelector, Probe, ResourceRequirements, SecurityContext,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use pbx_crds::names;
+
+use super::{GRACE_SECONDS, ValidatedCluster, volumes};
+
+const GUARD: &str = "/pbx-ha/bin/pbx-guard";
+
+/// Puts the guard where the PBX container finds it, so that any Asterisk image will do.
+pub fn guard_install(cluster: &ValidatedCluster) -> Container {
+    Container {
+        name: "guard-install".into(),
+        command: words(&["/usr/bin/pbx-guard", "install", "/pbx-ha/bin"]),
+        volume_mounts: Some(vec![volumes::bin(false)]),
+        resources: Some(small()),
+        ..sidecar_image(cluster)
+    }
+}
+
+/// Copies what the image has in folders that become volumes.
+pub fn seed(cluster: &ValidatedCluster) -> Container {
+    Container {
+        name: "seed".into(),
+        command: words(&[
+            GUARD,
+            "seed",
+            "/etc/asterisk",
+            "/run/pbx-ha/defaults",
+            "/var/lib/asterisk",
+            volumes::SEED_DIR,
+        ]),
+        volume_mounts: Some(volumes::seed_mounts()),
+        resources: Some(small()),
+        ..asterisk_image(cluster)
+    }
+}
+
+/// The sidecar: an init container that runs on, so that it starts before Asterisk and ends after it.
+pub fn sidecar(cluster: &ValidatedCluster) -> Container {
+    Container {
+        name: "sidecar".into(),
+        restart_policy: Some("Always".into()),
+        command: words(&[
+            "/usr/bin/pbx-guard",
+            "sidecar",
+            "--",
+            "/usr/bin/pbx-sidecar",
+            "run",
+            "--config",
+            volumes::SIDECAR_FILE,
+        ]),
+        env: Some(downward_env()),
+        ports: Some(vec![
+            port("http", names::HTTP_PORT, "TCP"),
+            port("heartbeat", names::HEARTBEAT_PORT, "UDP"),
+        ]),
+        readiness_probe: Some(probe("/readyz", 1, 2)),
+        liveness_probe: Some(probe("/healthz", 10, 6)),
+        resources: Some(small()),
+        volume_mounts: Some(volumes::sidecar_mounts(cluster)),
+        ..sidecar_image(cluster)
+    }
+}
+
+/// Asterisk, under the guard as PID 1.
+pub fn asterisk(cluster: &ValidatedCluster) -> Container {
+    Container {
+        name: "asterisk".into(),
+        command: words(&[
+            GUARD,
+            "pbx",
+            "--socket",
+            "/run/pbx-ha/guard.sock",
+            "--grace",
+            &GRACE_SECONDS.to_string(),
+            "--",
+            "asterisk",
+            "-f",
+            "-C",
+            "/run/pbx-ha/config/current/asterisk.conf",
+        ]),
+        resources: cluster.resources.clone(),
+        volume_mounts: Some(volumes::asterisk_mounts()),
+        ..asterisk_image(cluster)
+    }
+}
+
+fn sidecar_image(cluster: &ValidatedCluster) -> Container {
+    Container {
+        image: Some(cluster.sidecar_image.clone()),
+        image_pull_policy: Some(cluster.sidecar_pull_policy.clone()),
+        security_context: Some(restricted()),
+        ..Container::default()
+    }
+}
+
+fn asterisk_image(cluster: &ValidatedCluster) -> Container {
+    Container {
+        image: Some(cluster.asterisk_image.clone()),
+        image_pull_policy: Some(cluster.asterisk_pull_policy.as_str().into()),
+        security_context: Some(restricted()),
+        ..Container::default()
+    }
+}
+
+fn restricted() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: None,
+        }),
+        ..SecurityContext::default()
+    }
+}
+
+/// No CPU limit: throttling would be a pause of the heartbeats.
+fn small() -> ResourceRequirements {
+    let quantities = |list: &[(&str, &str)]| -> BTreeMap<String, Quantity> {
+        list.iter()
+            .map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned())))
+            .collect()
+    };
+    ResourceRequirements {
+        requests: Some(quantities(&[("cpu", "50m"), ("memory", "32Mi")])),
+        limits: Some(quantities(&[("memory", "128Mi")])),
+        claims: None,
+    }
+}
+
+fn downward_env() -> Vec<EnvVar> {
+    [
+        ("POD_NAME", "metadata.name"),
+        ("POD_UID", "metadata.uid"),
+        ("POD_IP", "status.podIP"),
+        ("POD_NAMESPACE", "metadata.namespace"),
+        ("NODE_NAME", "spec.nodeName"),
+    ]
+    .into_iter()
+    .map(|(name, path)| EnvVar {
+        name: name.into(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.into(),
+                api_version: Some("v1".into()),
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    })
+    .collect()
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String("http".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+fn port(name: &str, number: u16, protocol: &str) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: number.into(),
+        protocol: Some(protocol.into()),
+        ..ContainerPort::default()
+    }
+}
+
+fn words(command: &[&str]) -> Option<Vec<String>> {
+    Some(command.iter().map(|word| (*word).to_owned()).collect())
+}

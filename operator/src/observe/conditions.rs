@@ -1,0 +1,150 @@
+//! The conditions: Available (a node serves), Redundant (a standby could take over), Progressing (something is being
+//! made or rolled). Pure. Messages name the object and what to do.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use pbx_crds::PbxClusterStatus;
+use pbx_crds::report::Problem;
+use pbx_crds::status::{NodeState, NodeStatus};
+
+use super::facts::Observed;
+use super::rollout::Rollout;
+
+/// The three conditions at `now`. A transition's time moves only with the status of its condition.
+pub fn conditions_of(
+    observed: &Observed,
+    status: &PbxClusterStatus,
+    rollout: &Rollout,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let said = [
+        available(observed, status),
+        redundant(observed, status),
+        progressing(observed, rollout),
+    ];
+    said.into_iter()
+        .map(|verdict| condition(observed, status, verdict, now))
+        .collect()
+}
+
+struct Verdict {
+    type_: &'static str,
+    is_true: bool,
+    reason: String,
+    message: String,
+}
+
+fn verdict(type_: &'static str, is_true: bool, reason: &str, message: String) -> Verdict {
+    Verdict {
+        type_,
+        is_true,
+        reason: reason.into(),
+        message,
+    }
+}
+
+fn condition(
+    observed: &Observed,
+    status: &PbxClusterStatus,
+    verdict: Verdict,
+    now: Timestamp,
+) -> Condition {
+    let word = if verdict.is_true { "True" } else { "False" };
+    let old = observed
+        .status
+        .conditions
+        .iter()
+        .find(|old| old.type_ == verdict.type_ && old.status == word);
+    Condition {
+        last_transition_time: old.map_or(Time(now), |old| old.last_transition_time.clone()),
+        message: verdict.message,
+        observed_generation: status.observed_generation,
+        reason: verdict.reason,
+        status: word.into(),
+        type_: verdict.type_.into(),
+    }
+}
+
+fn available(observed: &Observed, status: &PbxClusterStatus) -> Verdict {
+    if let Some(active) = &status.active {
+        return verdict("Available", true, "NodeServes", format!("{active} serves"));
+    }
+    if let Some(problem) = any_problem(observed) {
+        return verdict("Available", false, &problem.reason, problem.message);
+    }
+    if status.failover_history.is_empty() {
+        let message = "no node has become active yet: the pods are starting".into();
+        return verdict("Available", false, "Starting", message);
+    }
+    let details: Vec<String> = status.nodes.iter().map(in_words).collect();
+    let message = format!("no node is active: {}", details.join(", "));
+    verdict("Available", false, "NoActive", message)
+}
+
+fn redundant(observed: &Observed, status: &PbxClusterStatus) -> Verdict {
+    let standbys: Vec<&NodeStatus> = status
+        .nodes
+        .iter()
+        .filter(|node| status.active.as_ref() != Some(&node.name))
+        .collect();
+    let is_ready = |node: &&&NodeStatus| {
+        observed
+            .connected(&node.name)
+            .is_some_and(|report| report.ready)
+    };
+    let ready = standbys.iter().filter(is_ready).count();
+    if status.active.is_some() && ready > 0 {
+        let message = format!("{ready} of {} standbys could take over", standbys.len());
+        return verdict("Redundant", true, "StandbyReady", message);
+    }
+    let alive = standbys.iter().any(|node| node.state != NodeState::Dead);
+    let reason = if alive {
+        "StandbyNotReady"
+    } else {
+        "StandbyMissing"
+    };
+    let words: Vec<String> = standbys
+        .iter()
+        .map(|node| node_problem(observed, &node.name).map_or(in_words(node), |p| p.message))
+        .collect();
+    verdict("Redundant", false, reason, words.join("; "))
+}
+
+fn progressing(observed: &Observed, rollout: &Rollout) -> Verdict {
+    if let Some(problem) = &observed.objects.problem {
+        let message = problem.message.clone();
+        return verdict("Progressing", false, &problem.reason, message);
+    }
+    match rollout {
+        Rollout::Complete => {
+            let message = "all pods have the present configuration".into();
+            verdict("Progressing", false, "Complete", message)
+        }
+        Rollout::Creating { message } => verdict("Progressing", true, "Creating", message.clone()),
+        Rollout::Rolling { message } | Rollout::Replace { message, .. } => {
+            verdict("Progressing", true, "Rolling", message.clone())
+        }
+        Rollout::Stuck { message } => {
+            verdict("Progressing", false, "RolloutStuck", message.clone())
+        }
+    }
+}
+
+fn any_problem(observed: &Observed) -> Option<Problem> {
+    observed.objects.problem.clone().or_else(|| {
+        observed
+            .node_names()
+            .find_map(|name| node_problem(observed, &name))
+    })
+}
+
+/// What keeps `name` from being a good node: its pod's trouble, or its sidecar's word.
+pub fn node_problem(observed: &Observed, name: &str) -> Option<Problem> {
+    let (pod, _) = observed.node(name);
+    let of_pod = pod.and_then(|pod| pod.problem.clone());
+    of_pod.or_else(|| observed.connected(name)?.problem.clone())
+}
+
+fn in_words(node: &NodeStatus) -> String {
+    format!("{} is {} ({})", node.name, node.state.as_str(), node.detail)
+}
