@@ -26,10 +26,13 @@ impl Node {
         self.authority_by(now, witness, |_| true)
     }
 
-    /// The same without the witness, and without those that leave: what lasts when it is freed (R8).
+    /// The same without the witness, and without those that go: what lasts when it is freed (R8). The one other node
+    /// of two goes when its seat is requested: it can be struck only once the deadline rests on the witness (R13 2a).
     pub(crate) fn authority_without_witness(&self, now: BootTime) -> BootTime {
-        let stays = |seat: Seat| !self.peer(seat).is_leaving;
-        self.authority_by(now, BootTime::default(), stays)
+        let is_of_two = self.node_count() == 2;
+        let goes =
+            |seat: Seat| self.peer(seat).is_leaving || (is_of_two && self.is_requested(seat));
+        self.authority_by(now, BootTime::default(), |seat| !goes(seat))
     }
 
     /// The same without one peer: what lasts when it is struck or dismissed (R13).

@@ -154,7 +154,9 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) {
         self.incarnation = record.incarnation;
-        self.highest_epoch = record.highest_epoch;
+        let epochs = [record.bid, record.grant.map(|(.., epoch)| epoch)];
+        let seen = epochs.into_iter().flatten().max().unwrap_or_default();
+        self.highest_epoch = record.highest_epoch.max(seen);
         self.quarantine_until = now;
         self.membership.resume(record);
         self.witness.may_own = true;

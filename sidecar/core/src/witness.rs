@@ -346,8 +346,13 @@ impl Node {
         if self.has_departed() {
             return is_polling && self.may_vacate_own_seat(now);
         }
+        let is_new = self
+            .witness
+            .content()
+            .is_some_and(|read| self.is_new_lease(&read));
         self.is_wanting(now)
             || owns
+            || (is_polling && is_new)
             || (is_polling && (!self.is_seated() || self.is_looking(now)))
             || self.witness.hinted
     }
@@ -372,6 +377,8 @@ impl Node {
         } else if self.has_witness() && self.is_own(&content) {
             self.may_free(now)
                 .then(|| (Purpose::Free, Some(self.freed(&content))))
+        } else if self.is_new_lease(&content) && self.may_take(now, seen) {
+            Some((Purpose::Free, Some(self.freed(&content))))
         } else {
             read.filter(|_| is_polling && self.is_looking(now))
         }
@@ -424,6 +431,12 @@ impl Node {
             Holder::Node { .. } => self.is_own(content) || is_watched || !holds(Rule::WatchHold),
         };
         !is_barred && is_takeable
+    }
+
+    /// R9: a Lease made anew has to be watched before it is taken. An active that does so in good time frees it (takes
+    /// and frees in one write), so that the first failover after it does not have to.
+    fn is_new_lease(&self, content: &LeaseContent) -> bool {
+        self.has_witness() && self.bid.is_some() && content.holder == Holder::Created
     }
 
     fn is_take_due(&self, now: BootTime, content: &LeaseContent) -> bool {

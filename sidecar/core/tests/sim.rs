@@ -6,11 +6,9 @@ mod world;
 
 use std::time::Duration;
 
-use pbx_core::Timing;
-use world::{Event, MS, SECOND, World};
+use world::MS;
+use world::faults::{FAULTS_END, random_world};
 
-/// Faults end here; all is whole.
-const FAULTS_END: u64 = 25 * SECOND;
 /// Within this time of the end somebody serves: the longest hold of the witness, watched, and a start.
 const RECOVERY: Duration = Duration::from_secs(22);
 
@@ -25,23 +23,6 @@ fn setting(name: &str, default: u64) -> u64 {
         .ok()
         .and_then(|value| value.parse().ok())
         .unwrap_or(default)
-}
-
-fn random_world(nodes: u8, seed: u64) -> World {
-    let mut timing = Timing::default();
-    if seed % 4 != 0 {
-        timing.witness_hold_alone = Duration::from_secs(4);
-    }
-    let mut world = World::with_timing(nodes, seed, timing);
-    world.weather.is_noisy = true;
-    world.weather.network_us = (200, 5_000);
-    world.traffic_needs_api = seed % 3 == 0;
-    for _ in 0..4 + seed % 16 {
-        let at = world.random.between(SECOND / 10, FAULTS_END - SECOND);
-        let fault = world.random_fault();
-        world.at(at, Event::Fault(fault));
-    }
-    world
 }
 
 fn run(nodes: u8, seed: u64) -> Outcome {

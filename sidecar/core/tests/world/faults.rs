@@ -1,6 +1,8 @@
 //! What can go wrong in the world, and a random choice of it.
 
-use pbx_core::{Cause, Command, Input};
+use std::time::Duration;
+
+use pbx_core::{Cause, Command, Input, Timing};
 
 use super::{Event, MS, SECOND, World};
 
@@ -73,6 +75,27 @@ pub enum Fault {
     },
     /// The operator makes a lost Lease anew.
     LeaseDeleted,
+}
+
+/// Faults of a random world end here.
+pub const FAULTS_END: u64 = 25 * SECOND;
+
+/// A world with noise and random faults.
+pub fn random_world(nodes: u8, seed: u64) -> World {
+    let mut timing = Timing::default();
+    if seed % 4 != 0 {
+        timing.witness_hold_alone = Duration::from_secs(4);
+    }
+    let mut world = World::with_timing(nodes, seed, timing);
+    world.weather.is_noisy = true;
+    world.weather.network_us = (200, 5_000);
+    world.traffic_needs_api = seed % 3 == 0;
+    for _ in 0..4 + seed % 16 {
+        let at = world.random.between(SECOND / 10, FAULTS_END - SECOND);
+        let fault = world.random_fault();
+        world.at(at, Event::Fault(fault));
+    }
+    world
 }
 
 impl World {

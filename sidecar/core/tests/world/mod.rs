@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses another part of the world")]
 
 pub mod api;
+pub mod desk;
 pub mod faults;
 pub mod pod;
 pub mod random;
@@ -457,6 +458,16 @@ impl World {
                 self.longest_gap = self.longest_gap.max(self.now - since);
             }
             self.serving_since = (self.now, now_serves);
+        }
+    }
+
+    /// The time without service since then, if it goes on or has ended after it.
+    pub fn longest_gap_since(&self, start: u64) -> u64 {
+        let (since, serving) = self.serving_since;
+        if since > start || serving.is_none() {
+            self.now - since.max(start)
+        } else {
+            0
         }
     }
 
