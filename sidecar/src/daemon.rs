@@ -13,6 +13,7 @@ use pbx_core::{
     Start, View,
 };
 use pbx_guard::protocol::Event;
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
@@ -290,7 +291,7 @@ impl Daemon {
             }
             Effect::Stop => self.driver.stop(&mut self.work.orders),
             Effect::Notice(notice) => {
-                tracing::info!(?notice, "core");
+                tracing::info!(?notice, boot_ns = now.0, "core");
                 self.tell(FromCore::Notice(notice));
             }
         }
@@ -338,7 +339,8 @@ impl Daemon {
 
     /// A full socket buffer loses a datagram, as the network may.
     fn send_datagram(&mut self, address: SocketAddr) {
-        if self.socket.try_send_to(&self.datagram, address).is_ok() {
+        // Not `try_send_to`: tokio refuses that until it has seen the socket writable once.
+        if SockRef::from(&self.socket).send_to(&self.datagram, &address.into()).is_ok() {
             self.metrics.sent.inc();
         } else {
             Metrics::count(&self.metrics.dropped, "NotSent");

@@ -51,10 +51,8 @@ impl GuardLink {
         let Some(stream) = &self.stream else { return };
         let mut frame = Vec::with_capacity(MAX_FRAME_SIZE);
         command.encode(&mut frame);
-        if stream
-            .try_write(&frame)
-            .is_ok_and(|written| written == frame.len())
-        {
+        // Not `try_write`: tokio refuses that until it has seen the socket writable, and Hello goes out before.
+        if rustix::io::write(stream, &frame).is_ok_and(|written| written == frame.len()) {
             return;
         }
         self.lose();
