@@ -68,7 +68,11 @@ impl SeatsRecord {
     pub fn from_status(status: &WitnessStatus, count: u8) -> Self {
         let mut map = Self::empty(count);
         for (seat, occupant) in map.occupants.iter_mut().enumerate() {
-            *occupant = status.seats.get(seat).filter(|uid| !uid.is_empty()).cloned();
+            *occupant = status
+                .seats
+                .get(seat)
+                .filter(|uid| !uid.is_empty())
+                .cloned();
         }
         for (seat, requested) in map.requested.iter_mut().enumerate() {
             *requested = status.requested.iter().any(|one| usize::from(*one) == seat);

@@ -160,7 +160,10 @@ mod tests {
             namespace: "default".into(),
             name: "office".into(),
         };
-        metrics.changed(&key, &crate::testing::change(2, Some("office-0"), "office-1"));
+        metrics.changed(
+            &key,
+            &crate::testing::change(2, Some("office-0"), "office-1"),
+        );
         metrics.changed(&key, &crate::testing::change(1, None, "office-0"));
         let text = metrics.text().unwrap();
         for line in [

@@ -98,3 +98,6 @@ fn problems(observed: &Observed) -> Vec<(String, Problem)> {
         .filter_map(|pod| Some((pod.uid.clone(), node_problem(observed, &pod.name)?)));
     of_cluster.chain(of_pods).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,3 +139,6 @@ fn rolling(message: String) -> Rollout {
 fn creating(message: String) -> Rollout {
     Rollout::Creating { message }
 }
+
+#[cfg(test)]
+mod tests;

@@ -278,3 +278,6 @@ fn record_of(lease: &Lease) -> Option<QuorumRecord> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -247,3 +247,6 @@ fn starting() -> (NodeState, String) {
 fn dead(detail: &str) -> (NodeState, String) {
     (NodeState::Dead, detail.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,10 @@
+# Asterisk 22 of Debian, as uid 101. Any other image with `asterisk` on its PATH will do as well.
+# docker build -f docker/asterisk.Dockerfile -t REGISTRY/asterisk:22 docker
+FROM docker.io/library/debian:forky-slim
+# The user first, with the ids that the pods run under.
+RUN groupadd --system --gid 101 asterisk && useradd --system --uid 101 --gid 101 --home-dir /var/lib/asterisk asterisk \
+    && apt-get update \
+    && apt-get install --yes --no-install-recommends asterisk \
+    && rm -rf /var/lib/apt/lists/* /usr/share/doc /usr/share/man
+USER 101:101
+CMD ["asterisk", "-f"]
