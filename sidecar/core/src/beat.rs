@@ -1,5 +1,8 @@
 //! What this node sends: beats, and everything that carries its stamp. The record goes first (R7).
 
+use std::time::Duration;
+
+use crate::bid::Bid;
 use crate::node::Node;
 use crate::{Body, BootTime, Effect, Epoch, Message, PeerCondition, Record, Seat};
 
@@ -9,7 +12,7 @@ impl Node {
         if now < self.next_beat_at {
             return;
         }
-        self.next_beat_at = now.after(self.settings.timing.keepalive);
+        self.next_beat_at = now.after(self.beat_interval(now));
         let (epoch, body) = match &self.bid {
             Some(bid) => (
                 bid.epoch,
@@ -21,6 +24,17 @@ impl Node {
             None => (self.highest_epoch, Body::Hello),
         };
         self.send_to_others(now, None, epoch, body, effects);
+    }
+
+    /// A new candidate asks again soon: a voter's grant to the old active may lapse a moment after its own.
+    fn beat_interval(&self, now: BootTime) -> Duration {
+        let timing = &self.settings.timing;
+        let is_new = |bid: Bid| now < bid.origin.decided_at.after(timing.warntime);
+        if self.bid.is_some_and(is_new) && self.asterisk.is_idle() {
+            timing.rank_delay.min(timing.keepalive)
+        } else {
+            timing.keepalive
+        }
     }
 
     /// Whether it claims to serve: what makes a candidate yield (R11).

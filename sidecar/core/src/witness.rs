@@ -377,8 +377,9 @@ impl Node {
         } else if self.has_witness() && self.is_own(&content) {
             self.may_free(now)
                 .then(|| (Purpose::Free, Some(self.freed(&content))))
-        } else if self.is_new_lease(&content) && self.may_take(now, seen) {
-            Some((Purpose::Free, Some(self.freed(&content))))
+        } else if self.is_new_lease(&content) {
+            let is_free_to_go = self.may_take(now, seen) && self.may_free(now);
+            is_free_to_go.then(|| (Purpose::Free, Some(self.freed(&content))))
         } else {
             read.filter(|_| is_polling && self.is_looking(now))
         }

@@ -11,7 +11,7 @@ use pbx_core::{
 };
 use world::desk::{Desk, OWN, record, seats};
 use world::faults::Fault;
-use world::{SECOND, World};
+use world::{MS, SECOND, World};
 
 fn lease(version: u64, holder: Holder, hold: Duration) -> LeaseView {
     let content = LeaseContent {
@@ -419,7 +419,7 @@ fn r13_an_orderly_replacement_keeps_the_service_and_ends_with_the_newcomer_seate
             "nodes {nodes} seed {seed}"
         );
         assert!(
-            world.longest_gap < 20 * world::MS,
+            world.longest_gap < 20 * MS,
             "gap of {} ns",
             world.longest_gap
         );

@@ -4,6 +4,7 @@
 
 mod world;
 
+use std::panic::{catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use world::MS;
@@ -72,7 +73,10 @@ fn soak(nodes: u8) {
     );
     let (mut steps, mut promotions, mut worst) = (0, 0, Duration::ZERO);
     for seed in first..first + count {
-        let outcome = run(nodes, seed);
+        let outcome = catch_unwind(|| run(nodes, seed)).unwrap_or_else(|panic| {
+            eprintln!("nodes {nodes} seed {seed}");
+            resume_unwind(panic)
+        });
         steps += outcome.steps;
         promotions += outcome.promotions;
         worst = worst.max(outcome.recovery);
@@ -95,4 +99,10 @@ fn three_nodes_never_serve_together_and_recover() {
 #[test]
 fn four_nodes_never_serve_together_and_recover() {
     soak(4);
+}
+
+/// R8: a hold that still carried the deadline was given up for a Lease made anew, while the acks were old.
+#[test]
+fn seed_1834_a_hold_that_carries_the_deadline_is_kept_when_the_lease_is_made_anew() {
+    run(2, 1834);
 }

@@ -83,13 +83,13 @@ pub const FAULTS_END: u64 = 25 * SECOND;
 /// A world with noise and random faults.
 pub fn random_world(nodes: u8, seed: u64) -> World {
     let mut timing = Timing::default();
-    if seed % 4 != 0 {
+    if !seed.is_multiple_of(4) {
         timing.witness_hold_alone = Duration::from_secs(4);
     }
     let mut world = World::with_timing(nodes, seed, timing);
     world.weather.is_noisy = true;
     world.weather.network_us = (200, 5_000);
-    world.traffic_needs_api = seed % 3 == 0;
+    world.traffic_needs_api = seed.is_multiple_of(3);
     for _ in 0..4 + seed % 16 {
         let at = world.random.between(SECOND / 10, FAULTS_END - SECOND);
         let fault = world.random_fault();
@@ -139,7 +139,6 @@ impl World {
             12 => Fault::ApiDown { for_ns },
             13 => Fault::AsteriskDies { seat },
             14 => Fault::ActiveAsteriskDies,
-            15 => Fault::Switchover,
             16 => Fault::Lossy { for_ns },
             17 if long => Fault::Roll { seat },
             18 if long => Fault::ForceReplace { seat },
@@ -153,7 +152,7 @@ impl World {
         match fault {
             Fault::Crash { seat, for_ns } => self.crash_for(self.pod_in(seat), for_ns),
             Fault::CrashActive { for_ns } => {
-                self.to_active(|world, pod| world.crash_for(pod, for_ns));
+                self.active_suffers(|world, pod| world.crash_for(pod, for_ns));
             }
             Fault::Sidecar { seat, keeps_record } => {
                 let pod = self.pod_in(seat);
@@ -167,7 +166,7 @@ impl World {
             }
             Fault::Pause { seat, for_ns } => self.pause(self.pod_in(seat), for_ns),
             Fault::PauseActive { for_ns } => {
-                self.to_active(|world, pod| world.pause(pod, for_ns));
+                self.active_suffers(|world, pod| world.pause(pod, for_ns));
             }
             Fault::Cut { from, to, for_ns } => self.cut(from, to, for_ns),
             Fault::CutBoth { one, other, for_ns } => {
@@ -175,7 +174,7 @@ impl World {
                 self.cut(other, one, for_ns);
             }
             Fault::IsolateActive { for_ns } => {
-                self.to_active(|world, pod| world.isolate(pod, for_ns));
+                self.active_suffers(|world, pod| world.isolate(pod, for_ns));
             }
             Fault::ApiCut { seat, for_ns } => {
                 let pod = self.pod_in(seat);
@@ -187,8 +186,8 @@ impl World {
                 }
             }
             Fault::AsteriskDies { seat } => self.kill_asterisk(self.pod_in(seat)),
-            Fault::ActiveAsteriskDies => self.to_active(World::kill_asterisk),
-            Fault::Switchover => self.to_active(|world, pod| {
+            Fault::ActiveAsteriskDies => self.active_suffers(World::kill_asterisk),
+            Fault::Switchover => self.active_suffers(|world, pod| {
                 let command = Command::Switchover {
                     to: None,
                     cause: Cause::Switchover,
@@ -253,7 +252,7 @@ impl World {
         }
     }
 
-    fn to_active(&mut self, inflict: impl FnOnce(&mut World, usize)) {
+    fn active_suffers(&mut self, inflict: impl FnOnce(&mut World, usize)) {
         if let Some(pod) = self.active() {
             inflict(self, pod);
         }

@@ -4,6 +4,13 @@
 //! been told so: that is stricter than I1. What it leaves out: traffic, and pauses of whole virtual machines.
 
 #![allow(dead_code, reason = "each test file uses another part of the world")]
+#![allow(
+    clippy::large_types_passed_by_value,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a world is small and its times far from the limits"
+)]
 
 pub mod api;
 pub mod desk;
