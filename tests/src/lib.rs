@@ -1,12 +1,21 @@
 //! Fixtures on real parts: a local Kubernetes of several nodes without Docker, Asterisk from
-//! Debian, images made without a registry, network namespaces. Used by the tests and by
-//! `cargo xtask`. Everything here blocks; an async test calls it through `spawn_blocking`.
+//! Debian, images made without a registry, network namespaces; on them, pbx-ha as its users install
+//! it ([`office`]), what can happen to it ([`scenario`]), and those who watch ([`probe`],
+//! [`watcher`], [`sidecar_log`]). Used by the tests and by `cargo xtask`. Everything here blocks;
+//! an async test calls it through `spawn_blocking`.
 
 pub mod asterisk_chroot;
+pub mod clock;
 pub mod cluster;
 pub mod images;
 pub mod kube_build;
+pub mod measure;
 pub mod netns;
+pub mod office;
 pub mod packages;
+pub mod probe;
 pub mod progress;
+pub mod scenario;
+pub mod sidecar_log;
 pub mod tools;
+pub mod watcher;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::cgroups::unified_mount;
-use super::process::{Process, cgroups, wait_until};
+use super::process::{Process, cgroups, is_stopped, wait_until};
 
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,7 +57,7 @@ pub fn freeze(processes: &[Process]) -> Result<Frozen> {
     Ok(frozen)
 }
 
-/// Stops `processes` by SIGSTOP, one after the other.
+/// Stops `processes` by SIGSTOP, one after the other; returns when all stand still.
 pub fn stop(processes: &[Process]) -> Result<Stopped> {
     ensure!(!processes.is_empty(), "there is no process to stop");
     let mut stopped = Stopped {
@@ -67,6 +67,9 @@ pub fn stop(processes: &[Process]) -> Result<Stopped> {
         process.signal(Signal::STOP)?;
         stopped.processes.push(process.clone());
     }
+    wait_until("the processes to stop", FREEZE_TIMEOUT, || {
+        Ok(processes.iter().all(|process| is_stopped(process.pid)))
+    })?;
     Ok(stopped)
 }
 

@@ -80,6 +80,11 @@ impl Layout {
         self.node(node).join("containerd.sock")
     }
 
+    /// Where the node's kubelet keeps the logs of its pods.
+    pub(super) fn pod_logs(&self, node: NodeId) -> PathBuf {
+        self.node(node).join("podlogs")
+    }
+
     /// What containerd forgets when the node is powered off.
     pub(super) fn containerd_state(&self, node: NodeId) -> PathBuf {
         self.node(node).join("state")

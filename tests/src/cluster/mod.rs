@@ -29,7 +29,7 @@ mod process;
 mod runtime_images;
 
 pub use layout::{API_SERVICE, CONTROL_PLANE, DNS_SERVICE, Layout, NodeId, PODS, SERVICES};
-pub use process::Process;
+pub use process::{Process, wait_until};
 
 use pods::RunningPod;
 
@@ -212,6 +212,19 @@ impl Cluster {
     pub fn pod_processes(&self, uid: &str) -> Vec<Process> {
         let pods = self.running_pods().into_iter().filter(|pod| pod.uid == uid);
         pods.flat_map(|pod| pod.processes()).collect()
+    }
+
+    /// The folders with the logs of every pod that the nodes' disks hold, each called
+    /// `namespace_pod_uid`; of pods that ended too, until their kubelet removes them.
+    pub fn pod_log_folders(&self) -> Result<Vec<PathBuf>> {
+        let mut folders = Vec::new();
+        for node in &self.nodes {
+            let logs = self.layout.pod_logs(*node);
+            let entries = fs::read_dir(&logs).into_iter().flatten();
+            folders.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
+        }
+        ensure!(!folders.is_empty(), "no node holds logs of a pod");
+        Ok(folders)
     }
 
     fn known(&self, node: NodeId) -> Result<NodeId> {

@@ -297,7 +297,7 @@ fn kubelet_settings(layout: &Layout, node: NodeId) -> String {
             "nodefs.available": "0%", "imagefs.available": "0%", "memory.available": "10Mi",
         },
         "volumePluginDir": folder.join("plugins"),
-        "podLogsDir": folder.join("podlogs"),
+        "podLogsDir": layout.pod_logs(node),
     })
     .to_string()
 }

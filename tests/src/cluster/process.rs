@@ -127,7 +127,7 @@ pub(super) fn find(is_wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
 }
 
 /// Waits until `condition` holds, looking every few milliseconds; the error names `what`.
-pub(super) fn wait_until(
+pub fn wait_until(
     what: &str,
     timeout: Duration,
     mut condition: impl FnMut() -> Result<bool>,
@@ -137,7 +137,7 @@ pub(super) fn wait_until(
         if Instant::now() > deadline {
             bail!("waited {timeout:?} in vain for {what}");
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }
@@ -163,6 +163,15 @@ fn arguments(pid: u32) -> Option<Vec<String>> {
             .map(str::to_owned)
             .collect(),
     )
+}
+
+/// Whether a process is stopped by a signal, or gone.
+pub(super) fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, fields)| fields.chars().next());
+    matches!(state, None | Some('T' | 'Z' | 'X'))
 }
 
 /// Ticks from boot to the start of a process; none when it is gone, or dead and not yet reaped.

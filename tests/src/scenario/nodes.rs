@@ -1,0 +1,51 @@
+//! A Kubernetes node powered off, and on again.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::moves::{Move, Steps, observe};
+use crate::clock::Moment;
+use crate::cluster::{NodeId, NodeState};
+use crate::office::Office;
+
+const SILENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Powers the active's node off; once the standby serves, the node is powered on again and its pod comes back.
+pub fn power_off(office: &Office) -> Result<Move> {
+    let node = office.active_pod()?.node;
+    let cause = |office: &Office| {
+        let at = Moment::now();
+        office.cluster.crash(node)?;
+        Ok(at)
+    };
+    let repair = |office: &Office| power_on(office, node);
+    let found = observe(
+        office,
+        &Steps {
+            cause: &cause,
+            repair: &repair,
+        },
+    );
+    // After a failure too: the next scenario needs the node.
+    if office.cluster.node_state(node) == NodeState::Off {
+        power_on(office, node)?;
+    }
+    found
+}
+
+/// Powers a node on again, once the status shows that its pod is missed: what follows then is its return.
+pub fn power_on(office: &Office, node: NodeId) -> Result<()> {
+    office
+        .watcher
+        .wait_until("the loss in the status", SILENT_TIMEOUT, |view| {
+            !crate::office::is_whole(&view.status)
+        })?;
+    office.cluster.start(node)?;
+    let ready = format!("node/{node}");
+    office
+        .cluster
+        .kubectl(&["wait", "--timeout=90s", "--for=condition=Ready", &ready])
+        .context("wait for the node to be Ready")
+        .map(drop)
+}

@@ -1,0 +1,180 @@
+//! Outages of what a failover must not need: the operator, and the API server.
+
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use pbx_crds::quorum::LONGEST_HOLD_MS;
+
+use super::kills::signal_asterisk;
+use super::moves::{Move, Steps, observe};
+use crate::clock::Moment;
+use crate::office::{NAME, NAMESPACE, OPERATOR_NAMESPACE, Office};
+use crate::sidecar_log::notices_since;
+use crate::watcher::View;
+
+const SIP_PORT: u16 = 5060;
+const SLICE_TIMEOUT: Duration = Duration::from_secs(30);
+const ALONE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Into the outage, so that nothing lives on answers from before it.
+const BEFORE_KILL: Duration = Duration::from_secs(20);
+
+/// Takes the operator away, kills the active's Asterisk, and brings the operator back once the traffic has moved: the status is
+/// complete then, the counts exact. `status_ms` of the move contains the operator's absence.
+pub fn operator_down(office: &Office) -> Result<Move> {
+    office.wait_whole()?;
+    scale_operator(office, 0)?;
+    let found = observe(
+        office,
+        &Steps {
+            cause: &fail_over_without_operator,
+            repair: &|_| Ok(()),
+        },
+    );
+    // After a failure too: without it nothing is ever whole.
+    scale_operator(office, 1)?;
+    found
+}
+
+fn fail_over_without_operator(office: &Office) -> Result<Moment> {
+    let old = office.watcher.view().traffic;
+    let at = signal_asterisk(office)?;
+    let has_moved = |view: &View| view.traffic.address.is_some() && view.traffic != old;
+    office
+        .watcher
+        .wait_until("the traffic to move", SLICE_TIMEOUT, has_moved)?;
+    scale_operator(office, 1)?;
+    Ok(at)
+}
+
+fn scale_operator(office: &Office, replicas: u8) -> Result<()> {
+    let own = ["--namespace", OPERATOR_NAMESPACE];
+    let replicas = format!("--replicas={replicas}");
+    let scale = ["scale", "deployment", "--all", &replicas];
+    office.cluster.kubectl(&[&scale[..], &own].concat())?;
+    if replicas == "--replicas=0" {
+        let gone = [
+            "wait",
+            "pods",
+            "--all",
+            "--for=delete",
+            "--timeout=60s",
+        ];
+        office.cluster.kubectl(&[&gone[..], &own].concat())?;
+    }
+    Ok(())
+}
+
+/// Stops the API server for `length` and kills the active's Asterisk during it: it is restarted in place, the role stays. Returns
+/// the longest time without an answer, in milliseconds.
+pub fn api_down(office: &Office, length: Duration) -> Result<f64> {
+    let before = office.wait_whole()?;
+    let restarts = restarts_of_active(&before)?;
+    let probe = office.probe(office.service()?)?;
+    let stopped_at = Instant::now();
+    office.cluster.stop_apiserver()?;
+    std::thread::sleep(BEFORE_KILL.min(length / 2));
+    let killed = signal_asterisk(office);
+    std::thread::sleep(length.saturating_sub(stopped_at.elapsed()));
+    office.cluster.start_apiserver()?;
+    let log = probe.finish()?;
+    let killed_at = killed?;
+    let counted = office
+        .watcher
+        .wait_until("the restart in the status", ALONE_TIMEOUT, |view| {
+            restarts_of_active(view).is_ok_and(|now| now > restarts)
+        })?;
+    role_stayed(office, &before, &counted, killed_at)?;
+    let now = restarts_of_active(&counted)?;
+    ensure!(
+        now == restarts + 1,
+        "Asterisk was restarted once and {} restarts were counted",
+        now - restarts
+    );
+    ensure!(
+        log.answerers() == [office.serving_address()?],
+        "others than the active answered: {:?}",
+        log.answerers()
+    );
+    office.wait_whole()?;
+    Ok(log.worst_gap_ms())
+}
+
+/// Takes the standby's pod away, waits until the active counts on the witness for long, and stops the API server for `length`: the
+/// active goes on with the same Asterisk. Returns the longest time without an answer of the pod itself, in milliseconds.
+pub fn api_blip_alone(office: &Office, length: Duration) -> Result<f64> {
+    let before = office.wait_whole()?;
+    cordon_all(office, true)?;
+    let gap = blip(office, &before, length);
+    // After a failure too.
+    office.cluster.start_apiserver()?;
+    cordon_all(office, false)?;
+    office.wait_whole()?;
+    gap
+}
+
+fn blip(office: &Office, before: &View, length: Duration) -> Result<f64> {
+    let standby = office.standbys()?.remove(0);
+    office
+        .cluster
+        .kubectl(&["delete", "pod", &standby, "--namespace", NAMESPACE])?;
+    office
+        .watcher
+        .wait_until("a long hold of the witness", ALONE_TIMEOUT, |view| {
+            let witness = view.witness.as_ref();
+            witness.is_some_and(|witness| witness.hold_ms == LONGEST_HOLD_MS)
+        })?;
+    let pod = office.active_pod()?;
+    let asterisk = office.asterisk_of(&pod)?;
+    let target = SocketAddrV4::new(office.serving_address()?, SIP_PORT);
+    let probe = office.probe(target)?;
+    let stopped_at = Moment::now();
+    office.cluster.stop_apiserver()?;
+    std::thread::sleep(length);
+    let restarted = office.cluster.start_apiserver();
+    let log = probe.finish()?;
+    restarted?;
+    let after = office.watcher.view();
+    role_stayed(office, before, &after, stopped_at)?;
+    ensure!(
+        office.asterisk_of(&pod)?.pid == asterisk.pid,
+        "Asterisk was restarted during an outage of the API"
+    );
+    Ok(log.worst_gap_ms())
+}
+
+fn cordon_all(office: &Office, is_cordoned: bool) -> Result<()> {
+    let verb = if is_cordoned { "cordon" } else { "uncordon" };
+    for node in office.cluster.nodes() {
+        office.cluster.kubectl(&[verb, &node.to_string()])?;
+    }
+    Ok(())
+}
+
+fn role_stayed(office: &Office, before: &View, after: &View, since: Moment) -> Result<()> {
+    let notices = notices_since(&office.cluster, NAMESPACE, NAME, since)?;
+    let change = notices
+        .iter()
+        .find(|notice| matches!(notice.kind.as_str(), "Promoted" | "Demoted"));
+    ensure!(
+        change.is_none(),
+        "the role moved while the API was down: {change:?}"
+    );
+    ensure!(
+        before.status.active == after.status.active
+            && before.status.counts.failovers == after.status.counts.failovers,
+        "the status tells of a move that was none: active {:?}, then {:?}",
+        before.status.active,
+        after.status.active
+    );
+    Ok(())
+}
+
+fn restarts_of_active(view: &View) -> Result<u64> {
+    let active = view.status.active.as_ref().context("no node is active")?;
+    let mut nodes = view.status.nodes.iter();
+    let node = nodes
+        .find(|node| node.name == *active)
+        .context("the active is not among the nodes")?;
+    Ok(node.counts.asterisk_restarts)
+}
