@@ -26,7 +26,7 @@
 //!
 //! # Reading order
 //! `input`, `effect`, `message` (the border); `node` (state and step); `grant`, `bid`, `authority` (votes);
-//! `asterisk` (deadline and stop), `handover`; `witness` with `observation` (the Lease); `seats`, `leave` (who votes).
+//! `asterisk` (deadline and stop), `handover`; `witness`, `lease_calls`, `observation` (the Lease); `seats`, `leave` (who votes).
 //!
 //! # What is not here
 //! Traffic, trunks, health, drains, notices to people: the shell acts on [`Notice`]s. `onQuorumLoss: Continue` and
@@ -44,6 +44,7 @@ mod identity;
 mod input;
 mod invariants;
 mod lease;
+mod lease_calls;
 mod leave;
 mod message;
 mod node;

@@ -8,12 +8,12 @@ use crate::asterisk::Asterisk;
 use crate::bid::{Bid, Vacancy};
 use crate::grant::Grant;
 use crate::handover::Heir;
+use crate::lease_calls::Witness;
 use crate::leave::Leaving;
 use crate::peer::Peer;
 use crate::rule::{Rule, holds};
 use crate::seats::Membership;
 use crate::settings::{FoundAtStart, Settings, Start};
-use crate::witness::Witness;
 use crate::{
     BootTime, Cause, Command, Condition, Effect, Epoch, Incarnation, Input, MAX_NODES, Notice,
     Record, Seat,
@@ -177,12 +177,11 @@ impl Node {
                 self.asterisk.resume(deadline);
                 effects.push(Effect::Notice(Notice::Resumed { epoch }));
             }
-            (Some(epoch), FoundAtStart::Running { deadline: None }) => {
-                self.resume_bid(now, epoch, false);
-            }
-            (Some(epoch), FoundAtStart::Nothing) => {
-                self.resume_bid(now, epoch, false);
-                self.bid.as_mut().expect("just resumed").has_served = true;
+            // It may have served under the recorded epoch: the next promotion has its own (I2).
+            (Some(_), guard) => {
+                self.resume_bid(now, self.highest_epoch.next(), false);
+                let bid = self.bid.as_mut().expect("just resumed");
+                bid.has_served = guard == FoundAtStart::Nothing;
             }
         }
     }

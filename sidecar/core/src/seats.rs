@@ -2,6 +2,7 @@
 //!
 //! What is not here: requests and vacations by the operator, which writes them itself.
 
+use crate::lease_calls::Purpose;
 use crate::node::Node;
 use crate::rule::{Rule, holds};
 use crate::{
@@ -180,6 +181,50 @@ impl Node {
             read.requested[index]
         };
         self.node_count() == 2 && (is_former || (is_struck && read.requested[index]))
+    }
+
+    /// R13: an empty seat is filled, an occupied one requested, by a plain write that keeps the holder.
+    pub(crate) fn admission(
+        &self,
+        now: BootTime,
+        content: &LeaseContent,
+    ) -> Option<(Purpose, Option<LeaseContent>)> {
+        let own = self.own_index();
+        let mut written = *content;
+        let is_outside = self.settings.seat.0 >= content.seats.count;
+        match content.seats.occupants[own] {
+            _ if is_outside || self.is_leaving() || self.membership.seats.is_some() => {}
+            None => {
+                written.seats.occupants[own] = Some(self.settings.occupant);
+                written.seats.requested[own] = false;
+                return Some((Purpose::Seat, Some(written)));
+            }
+            Some(other) if other != self.settings.occupant && !content.seats.requested[own] => {
+                written.seats.requested[own] = true;
+                return Some((Purpose::Seat, Some(written)));
+            }
+            Some(_) => {}
+        }
+        (now >= self.witness.next_poll_at).then_some((Purpose::Read, None))
+    }
+
+    /// R13 2b: the leaver empties its own seat.
+    pub(crate) fn vacation(
+        &self,
+        now: BootTime,
+        content: &LeaseContent,
+    ) -> Option<(Purpose, Option<LeaseContent>)> {
+        if !self.may_vacate_own_seat(now) || !self.sits_in(&content.seats) {
+            return None;
+        }
+        let mut written = if self.is_own(content) {
+            self.freed(content)
+        } else {
+            *content
+        };
+        written.seats.occupants[self.own_index()] = None;
+        written.seats.requested[self.own_index()] = false;
+        Some((Purpose::Seat, Some(written)))
     }
 
     pub(crate) fn own_index(&self) -> usize {

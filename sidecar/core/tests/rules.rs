@@ -1,4 +1,4 @@
-//! One test, or more, for each rule of the protocol: the situation, and what comes of it.
+//! One test, or more, for each rule of the protocol: the situation, and what comes of it. R13 is in seats.rs.
 
 mod world;
 
@@ -9,9 +9,9 @@ use pbx_core::{
     GuardEvent, Holder, Incarnation, Input, LeaseContent, LeaseView, Notice, Occupant, Role, Seat,
     Suppression, Timing,
 };
-use world::desk::{Desk, OWN, record, seats};
+use world::desk::{Desk, record, seats};
 use world::faults::Fault;
-use world::{MS, SECOND, World};
+use world::{SECOND, World};
 
 fn lease(version: u64, holder: Holder, hold: Duration) -> LeaseView {
     let content = LeaseContent {
@@ -391,89 +391,6 @@ fn r12_a_handover_received_while_serving_is_never_declined() {
 }
 
 #[test]
-fn r13_an_empty_seat_is_filled_during_quarantine() {
-    let mut world = World::new(2, 1);
-    world.run_for(500);
-    let seats = world.api.lease.unwrap().content.seats;
-    assert!(seats.occupants[0].is_some() && seats.occupants[1].is_some());
-    assert_eq!(world.api.writes, 2);
-}
-
-#[test]
-fn r13_an_orderly_replacement_keeps_the_service_and_ends_with_the_newcomer_seated() {
-    for (nodes, seed) in [(2, 1), (2, 2), (3, 1), (3, 2)] {
-        let mut world = World::new(nodes, seed);
-        world.run_for(40_000);
-        let old = world.active().unwrap();
-        let seat = world.pods[old].seat.0;
-        world.longest_gap = 0;
-        world.roll(old);
-        world.run_for(12_000);
-        let new = world.pod_in(seat);
-        assert_ne!(new, old, "nodes {nodes}");
-        let lease = world.api.lease.unwrap();
-        let occupant = lease.content.seats.occupants[usize::from(seat)];
-        assert_eq!(
-            occupant,
-            Some(world.pods[new].occupant),
-            "nodes {nodes} seed {seed}"
-        );
-        assert!(
-            world.longest_gap < 20 * MS,
-            "gap of {} ns",
-            world.longest_gap
-        );
-        let (_, serving) = world.serving_since;
-        assert!(serving.is_some_and(|serving| serving != new));
-        assert_eq!(world.overlap, None);
-    }
-}
-
-#[test]
-fn r13_a_pod_deleted_by_force_is_struck_and_its_seat_filled_though_it_goes_on() {
-    for seed in 1..=10 {
-        let mut world = World::new(2, seed);
-        world.run_for(40_000);
-        world.inflict(Fault::ForceReplace { seat: 1 });
-        world.run_for(25_000);
-        let new = world.pod_in(1);
-        let lease = world.api.lease.unwrap();
-        assert_eq!(
-            lease.content.seats.occupants[1],
-            Some(world.pods[new].occupant),
-            "seed {seed}"
-        );
-        assert_eq!(world.overlap, None);
-        assert_eq!(world.serving().len(), 1, "seed {seed}");
-    }
-}
-
-#[test]
-fn r13_a_message_of_a_stranger_counts_nothing_and_has_the_map_read() {
-    let mut desk = Desk::standby(2);
-    desk.answer(ApiAnswer::Lease(lease(
-        7,
-        Holder::Nobody,
-        Duration::from_millis(800),
-    )));
-    let mut beat = desk.message(1, Epoch(5), Body::Beat { is_active: true });
-    beat.occupant = Occupant(77);
-    desk.input(Input::Message(beat));
-    assert_eq!(desk.sent_to(1).len(), 0);
-    assert!(!desk.view().peers[1].is_granted);
-    assert_eq!(desk.calls(), vec![ApiCall::Read]);
-}
-
-#[test]
-fn r13_who_is_named_by_its_seats_former_life_goes_above_it() {
-    let mut desk = Desk::started(2, None, FoundAtStart::Nothing);
-    let mut hello = desk.message(1, Epoch(0), Body::Hello);
-    hello.to_incarnation = Incarnation(OWN.0 + 50);
-    desk.input(Input::Message(hello));
-    assert_eq!(desk.view().incarnation, Incarnation(OWN.0 + 51));
-}
-
-#[test]
 fn r14_one_call_at_a_time_and_a_late_answer_is_discarded() {
     let mut desk = Desk::bidding(2);
     let open = desk.call.unwrap();
@@ -501,28 +418,6 @@ fn a_switchover_without_an_heir_is_refused_and_the_active_goes_on() {
     let reason = Suppression::NoHeir;
     assert_eq!(desk.notices(), vec![Notice::SwitchoverRefused { reason }]);
     assert_eq!(desk.view().role, Role::Active);
-}
-
-#[test]
-fn a_leaver_is_dismissed_as_soon_as_the_active_rests_on_other_votes() {
-    let mut desk = Desk::active();
-    desk.hear(1, Epoch(0), Body::Leave);
-    assert_eq!(desk.sent_to(1), vec![Body::Dismiss], "seat 2 suffices");
-}
-
-#[test]
-fn the_last_node_that_leaves_empties_its_seat_and_its_successor_serves() {
-    let mut world = World::new(2, 3);
-    world.run_for(40_000);
-    let standby = 1 - world.active().unwrap();
-    world.crash(standby);
-    world.run_for(8_000);
-    let last = world.active().unwrap();
-    let seat = world.pods[last].seat.0;
-    world.roll(last);
-    world.run_for(30_000);
-    assert_eq!(world.active(), Some(world.pod_in(seat)));
-    assert_ne!(world.active(), Some(last));
 }
 
 #[test]

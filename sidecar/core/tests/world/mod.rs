@@ -130,6 +130,8 @@ pub struct World {
     /// Directed, by seat: no message passes until then.
     pub cut_until: Vec<Vec<u64>>,
     pub notices: Vec<(u64, usize, Notice)>,
+    /// When whose record was lost.
+    pub forgotten: Vec<(u64, usize)>,
     pub messages: u64,
     pub steps: u64,
     /// Prints what happens, for whoever looks into a seed.
@@ -172,6 +174,7 @@ impl World {
             weather,
             cut_until: vec![vec![0; usize::from(nodes)]; usize::from(nodes)],
             notices: Vec::new(),
+            forgotten: Vec::new(),
             messages: 0,
             steps: 0,
             is_traced: false,
@@ -324,6 +327,7 @@ impl World {
         }
         p.life += 1;
         p.record = p.record.filter(|_| keeps_record);
+        let has_forgotten = p.record.is_none();
         p.condition = Condition {
             rank: p.rank,
             ..Condition::default()
@@ -347,6 +351,9 @@ impl World {
             record: p.record,
             guard,
         };
+        if has_forgotten {
+            self.forgotten.push((self.now, pod));
+        }
         let mut effects = Vec::new();
         p.node = Some(Node::new(settings, start, &mut effects));
         self.carry_out(pod, &mut effects);
@@ -475,29 +482,6 @@ impl World {
             self.now - since.max(start)
         } else {
             0
-        }
-    }
-
-    /// The operator: a requested seat whose occupant is certainly dead for long enough is emptied (R13 2c).
-    fn operate(&mut self) {
-        self.at(self.now + 500 * MS, Event::Operator);
-        let Some(lease) = self.api.lease else { return };
-        let patience = 2 * self.timing.quarantine().as_nanos() as u64;
-        for seat in 0..usize::from(self.nodes) {
-            let Some(occupant) = lease.content.seats.occupants[seat] else {
-                continue;
-            };
-            let pod = self
-                .pods
-                .iter()
-                .find(|pod| pod.occupant == occupant)
-                .expect("a pod");
-            let is_gone = pod
-                .dead_since
-                .is_some_and(|since| self.now > since + patience);
-            if is_gone && lease.content.seats.requested[seat] {
-                self.api.vacate(seat, occupant);
-            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the sidecar's shell, the guard and the kernel do in the world.
+//! What the sidecar's shell, the guard, the kernel and the operator do in the world.
 
 use pbx_core::{ApiCall, BootTime, CallId, Condition, Effect, GuardEvent, Input, Message, Notice};
 
@@ -177,6 +177,29 @@ impl World {
         if self.pod_in(seat) == pod {
             let at = self.now + self.random.between(500 * MS, 2 * SECOND);
             self.at(at, Event::NewPod { seat });
+        }
+    }
+
+    /// The operator: a requested seat whose occupant is certainly dead for long enough is emptied (R13 2c).
+    pub(super) fn operate(&mut self) {
+        self.at(self.now + 500 * MS, Event::Operator);
+        let Some(lease) = self.api.lease else { return };
+        let patience = 2 * self.timing.quarantine().as_nanos() as u64;
+        for seat in 0..usize::from(self.nodes) {
+            let Some(occupant) = lease.content.seats.occupants[seat] else {
+                continue;
+            };
+            let pod = self
+                .pods
+                .iter()
+                .find(|pod| pod.occupant == occupant)
+                .expect("a pod");
+            let is_gone = pod
+                .dead_since
+                .is_some_and(|since| self.now > since + patience);
+            if is_gone && lease.content.seats.requested[seat] {
+                self.api.vacate(seat, occupant);
+            }
         }
     }
 
