@@ -11,6 +11,11 @@
 //!
 //! No IO here, and nothing that decides.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "descriptions are read by people (`kubectl explain`), who see no markdown"
+)]
+
 pub mod cause;
 pub mod cluster;
 pub mod duration;

@@ -64,4 +64,4 @@ pub fn problems(failover: &FailoverSpec) -> Vec<TimingProblem> {
 /// Below it, one late packet is a warning.
 pub const MIN_KEEPALIVE: Duration = Duration::from_millis(20);
 /// Above it, nobody needs sub-second anything.
-pub const MAX_DEADTIME: Duration = Duration::from_secs(60);
+pub const MAX_DEADTIME: Duration = Duration::from_mins(1);

@@ -56,7 +56,7 @@ async fn publish(recorder: &Recorder, about: &ObjectReference, announcement: Ann
         type_: announcement.type_,
         reason: announcement.reason,
         note: Some(announcement.message),
-        action: "Observe".into(),
+        action: announcement.action,
         secondary: None,
     };
     let mut pause = FIRST_PAUSE;

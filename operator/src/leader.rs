@@ -188,7 +188,7 @@ fn standing(lease: &Lease, identity: &str, now: Timestamp) -> Standing {
     if holder == identity {
         return Standing::Ours;
     }
-    let hold = SignedDuration::from_secs(HOLD.as_secs() as i64);
+    let hold = SignedDuration::try_from(HOLD).expect("seconds fit");
     let expires_at = spec.renew_time.map(|renewed| renewed.0 + hold);
     if holder.is_empty() || expires_at.is_none_or(|at| at <= now) {
         return Standing::Free;

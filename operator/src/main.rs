@@ -96,6 +96,8 @@ fn log_as_json() {
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
         .with_env_filter(filter)
         .init();
 }

@@ -1,4 +1,4 @@
-//! What Prometheus reads at /metrics, in OpenMetrics. The library adds `_total` to counters.
+//! What Prometheus reads at /metrics, in `OpenMetrics`. The library adds `_total` to counters.
 
 use std::sync::Arc;
 

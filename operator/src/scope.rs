@@ -1,6 +1,6 @@
 //! One watched scope (a namespace, or all): its watches, its observers and its controller.
 //!
-//! Each kind is watched once. Clusters, pods, StatefulSets and Leases are kept, since observers read them; of the other
+//! Each kind is watched once. Clusters, pods, `StatefulSet`s and Leases are kept, since observers read them; of the other
 //! objects only the metadata is seen, as a trigger.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -183,6 +183,10 @@ fn cluster_key(cluster: &PbxCluster) -> Option<ClusterKey> {
 }
 
 /// A change of the spec, or another cluster of the same name; not a change of the status.
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "a predicate of kube may have none"
+)]
 fn spec_or_life(cluster: &PbxCluster) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     cluster.uid().hash(&mut hasher);

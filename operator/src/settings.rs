@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 
+#[allow(clippy::doc_markdown, reason = "this is the text of --help")]
 /// Reconciles PbxClusters and tells their state.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "pbx-operator", version, about)]

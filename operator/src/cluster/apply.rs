@@ -194,16 +194,19 @@ impl Objects<'_> {
         }
         let name = desired.name_any();
         let params = PatchParams::apply(names::OPERATOR_MANAGER).force();
-        let result = self
-            .api::<K>()
-            .patch(&name, &params, &Patch::Apply(&body))
-            .await;
-        tracing::info!(kind = %K::kind(&()), name, namespace = %self.cluster.namespace, "applied");
-        result.map(drop).map_err(|source| ApplyError::Write {
-            kind: K::kind(&()).into_owned(),
-            name,
-            source,
-        })
+        let patch = Patch::Apply(&body);
+        let result = self.api::<K>().patch(&name, &params, &patch).await;
+        match result {
+            Ok(_) => {
+                tracing::info!(kind = %K::kind(&()), name, namespace = %self.cluster.namespace, "applied");
+                Ok(())
+            }
+            Err(source) => Err(ApplyError::Write {
+                kind: K::kind(&()).into_owned(),
+                name,
+                source,
+            }),
+        }
     }
 
     async fn get<K: Object>(&self, name: &str) -> Result<Option<K>, ApplyError> {

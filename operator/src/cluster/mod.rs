@@ -58,7 +58,7 @@ pub async fn reconcile(
         return Ok(Action::await_change());
     }
     context.metrics.reconciles.inc();
-    let result = run_steps(&cluster, &context).await;
+    let result = Box::pin(run_steps(&cluster, &context)).await;
     update_status::update_status(&context, &cluster, &result);
     result.map(|applied| match applied.retry_after {
         Some(delay) => Action::requeue(delay),
@@ -76,12 +76,16 @@ async fn run_steps(
     let validated =
         validate::validate(&dereferenced, &context.settings).map_err(ReconcileError::Validate)?;
     let resources = build::build(&validated);
-    apply::apply(context, &validated, resources)
+    Box::pin(apply::apply(context, &validated, resources))
         .await
         .map_err(ReconcileError::Apply)
 }
 
 /// What follows a failed run: 1 s, doubled up to 60 s, by cluster.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the controller calls it with these types"
+)]
 pub fn on_error(cluster: Arc<PbxCluster>, error: &ReconcileError, context: Arc<Context>) -> Action {
     context.metrics.reconcile_failed(error.reason());
     tracing::warn!(
@@ -99,7 +103,7 @@ pub fn on_error(cluster: Arc<PbxCluster>, error: &ReconcileError, context: Arc<C
 }
 
 fn backoff(failures: u32) -> Duration {
-    const LONGEST: Duration = Duration::from_secs(60);
+    const LONGEST: Duration = Duration::from_mins(1);
     Duration::from_secs(1)
         .saturating_mul(1 << failures.saturating_sub(1).min(6))
         .min(LONGEST)

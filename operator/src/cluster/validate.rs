@@ -120,7 +120,15 @@ pub enum ValidateError {
 impl ValidateError {
     /// A stable reason: one for all, since the message says what to change.
     pub fn reason(&self) -> &'static str {
-        "InvalidSpec"
+        match self {
+            Self::NotStored(_)
+            | Self::Name(_)
+            | Self::Nodes(_)
+            | Self::NoConfig
+            | Self::Timing { .. }
+            | Self::Ports(_)
+            | Self::PreferredNode { .. } => "InvalidSpec",
+        }
     }
 }
 

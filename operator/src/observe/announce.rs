@@ -19,6 +19,8 @@ pub struct Announcement {
     pub reason: String,
     /// One sentence.
     pub message: String,
+    /// Events that agree in reason and this are joined to one by the API machinery, which keeps the first sentence only.
+    pub action: String,
 }
 
 /// Changes of the active that `new` tells and `old` did not, oldest first.
@@ -53,6 +55,7 @@ pub fn of_change(record: &FailoverRecord) -> Announcement {
             "{} became active{in_place} ({}), epoch {}",
             record.to, record.cause, record.epoch
         ),
+        action: format!("Epoch{}", record.epoch),
     }
 }
 
@@ -84,6 +87,7 @@ impl Announced {
                 type_: EventType::Warning,
                 reason: problem.reason,
                 message: problem.message,
+                action: "Observe".into(),
             })
             .collect()
     }

@@ -74,7 +74,7 @@ pub struct Stores {
     pub clusters: Store<PbxCluster>,
     /// Their pods.
     pub pods: Store<Pod>,
-    /// Their StatefulSets.
+    /// Their `StatefulSet`s.
     pub stateful_sets: Store<StatefulSet>,
     /// Their witnesses.
     pub leases: Store<Lease>,

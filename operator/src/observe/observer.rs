@@ -79,7 +79,7 @@ impl Observer {
     pub async fn run(mut self) {
         let mut next_turn: Option<Instant> = None;
         loop {
-            let at = next_turn.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let at = next_turn.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
             tokio::select! {
                 () = self.mailbox.woken() => {}
                 Some(word) = self.words.recv() => self.take(word),

@@ -9,7 +9,7 @@ use super::conditions::node_problem;
 use super::facts::{Observed, PodFacts};
 
 /// A pod that is not ready after this long stops the roll.
-pub const STUCK_AFTER: SignedDuration = SignedDuration::from_secs(120);
+pub const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(2);
 
 /// How far the pods have come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub fn decide(observed: &Observed, active: Option<&str>, now: Timestamp) -> Roll
         return rolling("waiting for a node to become active".into());
     }
     if let Some(pod) = old.iter().find(|pod| !is_good(observed, pod)) {
-        return rolling(format!("waiting for standby {} to be ready", pod.name));
+        return rolling(format!("waiting for {} to be ready", pod.name));
     }
     let standby = old.iter().rev().find(|pod| active != Some(&pod.name));
     let next = standby.or(old.first()).expect("there is an old pod");

@@ -104,6 +104,22 @@ pub fn is_lost(node: Option<&Node>) -> bool {
         .any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
+/// The merge patch that writes `witness`. Every field stands in it: one left out would keep its old value.
+pub fn status_patch(uid: Option<&str>, witness: &WitnessStatus) -> serde_json::Value {
+    let WitnessStatus {
+        lease,
+        seats,
+        requested,
+        node_names,
+    } = witness;
+    json!({
+        "metadata": {"uid": uid},
+        "status": {"witness": {
+            "lease": lease, "seats": seats, "requested": requested, "nodeNames": node_names
+        }},
+    })
+}
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SeatError {
@@ -238,7 +254,7 @@ impl SeatKeeper {
         witness: &WitnessStatus,
     ) -> Result<(), SeatError> {
         let api = Api::<PbxCluster>::namespaced(self.client.clone(), &self.key.namespace);
-        let patch = json!({"metadata": {"uid": cluster.uid()}, "status": {"witness": witness}});
+        let patch = status_patch(cluster.uid().as_deref(), witness);
         let params = PatchParams::default();
         let patch = Patch::Merge(&patch);
         let writing = api.patch_status(&self.key.name, &params, &patch);

@@ -1,6 +1,6 @@
 //! The Secret with the cluster's heartbeat key: created once, never read, never changed.
 //!
-//! The operator has no right on Secrets in the whole cluster. Its only one, to create them, stands in a ClusterRole that it
+//! The operator has no right on Secrets in the whole cluster. Its only one, to create them, stands in a `ClusterRole` that it
 //! binds to itself in the namespace of a cluster. So it cannot see whether the Secret exists: it remembers that it
 //! tried, and tries again when a pod waits, since a deleted key would be why.
 

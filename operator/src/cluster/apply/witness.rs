@@ -8,10 +8,10 @@ use kube::api::{Patch, PatchParams};
 use pbx_crds::quorum::{QuorumRecord, SeatsRecord};
 use pbx_crds::status::WitnessStatus;
 use pbx_crds::{PbxCluster, names};
-use serde_json::json;
 
 use super::{ApplyError, Objects};
 use crate::cluster::build;
+use crate::observe::seats;
 
 impl Objects<'_> {
     /// Makes the Lease if there is none.
@@ -32,12 +32,11 @@ impl Objects<'_> {
         let status = found.and_then(|cluster| cluster.status).unwrap_or_default();
         let epoch = u64::try_from(status.epoch.unwrap_or(0)).unwrap_or(0);
         let count = self.cluster.nodes;
-        let seats = match &status.witness {
-            Some(witness) => SeatsRecord::from_status(witness, count),
-            None => {
-                self.write_empty_map().await?;
-                SeatsRecord::empty(count)
-            }
+        let seats = if let Some(witness) = &status.witness {
+            SeatsRecord::from_status(witness, count)
+        } else {
+            self.write_empty_map().await?;
+            SeatsRecord::empty(count)
         };
         Ok(QuorumRecord::created(epoch, seats))
     }
@@ -49,7 +48,7 @@ impl Objects<'_> {
             seats: vec![String::new(); usize::from(self.cluster.nodes)],
             ..WitnessStatus::default()
         };
-        let patch = json!({"metadata": {"uid": self.cluster.uid}, "status": {"witness": witness}});
+        let patch = seats::status_patch(Some(&self.cluster.uid), &witness);
         self.api::<PbxCluster>()
             .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
             .await

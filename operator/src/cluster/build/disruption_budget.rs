@@ -1,4 +1,4 @@
-//! The PodDisruptionBudget: drains take one pod at a time, and never wait for a pod that is broken anyway.
+//! The `PodDisruptionBudget`: drains take one pod at a time, and never wait for a pod that is broken anyway.
 
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;

@@ -15,6 +15,7 @@ fn a_takeover_is_announced_once_with_its_cause() {
         type_: EventType::Warning,
         reason: "NodeSilent".into(),
         message: "office-1 became active in place of office-0 (NodeSilent), epoch 5".into(),
+        action: "Epoch5".into(),
     };
     assert_eq!(announcements, [expected]);
     assert!(new_changes(&status, &status).is_empty());

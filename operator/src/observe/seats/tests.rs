@@ -103,3 +103,10 @@ fn a_kubernetes_node_is_lost_when_deleted_or_tainted_only() {
         node("spec: {taints: [{key: node.kubernetes.io/out-of-service, effect: NoExecute}]}");
     assert!(is_lost(Some(&out_of_service)));
 }
+
+#[test]
+fn a_request_that_is_over_is_taken_out_of_the_status() {
+    let patch = status_patch(Some("u"), &WitnessStatus::default());
+    assert_eq!(patch["status"]["witness"]["requested"], json!([]));
+    assert_eq!(patch["status"]["witness"]["nodeNames"], json!([]));
+}

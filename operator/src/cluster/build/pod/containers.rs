@@ -18,7 +18,7 @@ const GUARD: &str = "/pbx-ha/bin/pbx-guard";
 pub fn guard_install(cluster: &ValidatedCluster) -> Container {
     Container {
         name: "guard-install".into(),
-        command: words(&["/usr/bin/pbx-guard", "install", "/pbx-ha/bin"]),
+        command: Some(words(&["/usr/bin/pbx-guard", "install", "/pbx-ha/bin"])),
         volume_mounts: Some(vec![volumes::bin(false)]),
         resources: Some(small()),
         ..sidecar_image(cluster)
@@ -29,14 +29,14 @@ pub fn guard_install(cluster: &ValidatedCluster) -> Container {
 pub fn seed(cluster: &ValidatedCluster) -> Container {
     Container {
         name: "seed".into(),
-        command: words(&[
+        command: Some(words(&[
             GUARD,
             "seed",
             "/etc/asterisk",
             "/run/pbx-ha/defaults",
             "/var/lib/asterisk",
             volumes::SEED_DIR,
-        ]),
+        ])),
         volume_mounts: Some(volumes::seed_mounts()),
         resources: Some(small()),
         ..asterisk_image(cluster)
@@ -48,7 +48,7 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
     Container {
         name: "sidecar".into(),
         restart_policy: Some("Always".into()),
-        command: words(&[
+        command: Some(words(&[
             "/usr/bin/pbx-guard",
             "sidecar",
             "--",
@@ -56,7 +56,7 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
             "run",
             "--config",
             volumes::SIDECAR_FILE,
-        ]),
+        ])),
         env: Some(downward_env()),
         ports: Some(vec![
             port("http", names::HTTP_PORT, "TCP"),
@@ -74,7 +74,7 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
 pub fn asterisk(cluster: &ValidatedCluster) -> Container {
     Container {
         name: "asterisk".into(),
-        command: words(&[
+        command: Some(words(&[
             GUARD,
             "pbx",
             "--socket",
@@ -86,7 +86,7 @@ pub fn asterisk(cluster: &ValidatedCluster) -> Container {
             "-f",
             "-C",
             "/run/pbx-ha/config/current/asterisk.conf",
-        ]),
+        ])),
         resources: cluster.resources.clone(),
         volume_mounts: Some(volumes::asterisk_mounts()),
         ..asterisk_image(cluster)
@@ -182,6 +182,6 @@ fn port(name: &str, number: u16, protocol: &str) -> ContainerPort {
     }
 }
 
-fn words(command: &[&str]) -> Option<Vec<String>> {
-    Some(command.iter().map(|word| (*word).to_owned()).collect())
+fn words(command: &[&str]) -> Vec<String> {
+    command.iter().map(|word| (*word).to_owned()).collect()
 }
