@@ -101,8 +101,9 @@ fn four_nodes_never_serve_together_and_recover() {
     soak(4);
 }
 
-/// R8: a hold that still carried the deadline was given up for a Lease made anew, while the acks were old.
+/// R8: a hold that still carried the deadline was given up for a Lease made anew, while the acks were old. Whoever
+/// changes the world looks for the seed again, by dropping the check in `wanted_witness_call`.
 #[test]
-fn seed_1834_a_hold_that_carries_the_deadline_is_kept_when_the_lease_is_made_anew() {
-    run(2, 1834);
+fn seed_1498_a_hold_that_carries_the_deadline_is_kept_when_the_lease_is_made_anew() {
+    run(2, 1498);
 }
