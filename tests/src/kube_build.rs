@@ -76,7 +76,16 @@ fn build_kubernetes(step: &Step, folder: &Path) -> Result<()> {
     step.run(go(folder).args(["mod", "tidy"]), &log)?;
     let linked = kubernetes_version_flags();
     step.run(
-        go(folder).args(["build", "-trimpath", "-ldflags", &linked, "-o", "kube", "."]),
+        go(folder).args([
+            "build",
+            "-v",
+            "-trimpath",
+            "-ldflags",
+            &linked,
+            "-o",
+            "kube",
+            ".",
+        ]),
         &log,
     )
 }
@@ -95,6 +104,7 @@ fn build_coredns(step: &Step, folder: &Path) -> Result<()> {
     step.run(
         go(folder).env("CGO_ENABLED", "0").args([
             "build",
+            "-v",
             "-trimpath",
             "-ldflags",
             "-s -w",

@@ -1,10 +1,11 @@
 //! Fixtures on real parts: a local Kubernetes of several nodes without Docker, Asterisk from
 //! Debian, images made without a registry, network namespaces; on them, pbx-ha as its users install
-//! it ([`office`]), what can happen to it ([`scenario`]), and those who watch ([`probe`],
-//! [`watcher`], [`sidecar_log`]). Used by the tests and by `cargo xtask`. Everything here blocks;
+//! it ([`office`]), what can happen to it ([`scenario`]), and those who use and watch it ([`call`], [`probe`], [`watcher`],
+//! [`sidecar_log`]). Used by the tests and by `cargo xtask`. Everything here blocks;
 //! an async test calls it through `spawn_blocking`.
 
 pub mod asterisk_chroot;
+pub mod call;
 pub mod clock;
 pub mod cluster;
 pub mod images;

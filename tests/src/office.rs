@@ -11,9 +11,9 @@ use pbx_crds::PbxClusterStatus;
 
 use crate::cluster::pods::RunningPod;
 use crate::cluster::{Cluster, NodeId, NodeState, Process};
-use crate::images::ProjectImages;
+use crate::images::{Profile, ProjectImages, build_project_images};
 use crate::probe::{INTERVAL, Probe, ProbeSettings};
-use crate::progress::output_of;
+use crate::progress::{Step, output_of};
 use crate::watcher::{View, Watcher};
 
 /// The namespace of the telephone system.
@@ -25,10 +25,13 @@ pub const NAME: &str = "office";
 /// Name of the Helm release.
 pub const RELEASE: &str = "pbx-ha";
 
-const CONFIG_MAP: &str = "office-asterisk";
-const SIP_PORT: u16 = 5060;
-const WHOLE_TIMEOUT: Duration = Duration::from_secs(120);
-const PROBE_LIMIT: Duration = Duration::from_secs(300);
+/// The ConfigMap with Asterisk's files, in the same example.
+pub const CONFIG_MAP: &str = "office-asterisk";
+/// Asterisk's port, and the Service's.
+pub const SIP_PORT: u16 = 5060;
+const NODES: u8 = 3;
+const WHOLE_TIMEOUT: Duration = Duration::from_mins(2);
+const PROBE_LIMIT: Duration = Duration::from_mins(5);
 /// What the pods were made from: the images' names stay the same when their content changes.
 const IMAGES_ANNOTATION: &str = "pbxha.dev/local-images";
 const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
@@ -42,6 +45,27 @@ pub struct Office {
     pub watcher: Watcher,
 }
 
+/// Everything from nothing: a local cluster of three nodes, the images of the working tree, the chart, the telephone system whole.
+/// What is there already is used.
+pub fn ready() -> Result<Office> {
+    let cluster = Cluster::up(NODES)?;
+    let images = build_project_images(Profile::Local)?;
+    load(&cluster, &images)?;
+    install(&cluster, &images)?;
+    let step = Step::begin("Telephone system: applied, until it is whole", "5 s");
+    let office = Office::deploy(cluster)?;
+    step.done();
+    Ok(office)
+}
+
+/// Imports the project's images into every node.
+pub fn load(cluster: &Cluster, images: &ProjectImages) -> Result<()> {
+    let step = Step::begin("Images: importing into the nodes", "15 s, once");
+    cluster.load_images(images.all())?;
+    step.done();
+    Ok(())
+}
+
 /// Installs the chart, or upgrades it; `images` are on the nodes. Returns when the operator is ready.
 ///
 /// Telephone systems made from other images are taken away first, since a node does not notice that an image changed under its name.
@@ -49,6 +73,7 @@ pub fn install(cluster: &Cluster, images: &ProjectImages) -> Result<()> {
     for namespace in [NAMESPACE, OPERATOR_NAMESPACE] {
         create_namespace(cluster, namespace)?;
     }
+    let step = Step::begin("pbx-ha: installing by Helm", "5 s");
     let digests: Vec<&str> = images
         .all()
         .iter()
@@ -72,8 +97,9 @@ pub fn install(cluster: &Cluster, images: &ProjectImages) -> Result<()> {
         &["upgrade", "--install", RELEASE, chart()?.as_str()],
         &["--wait", "--timeout", "2m", "--set-string", &operator],
     )
-    .context("install the chart")
-    .map(drop)
+    .context("install the chart")?;
+    step.done();
+    Ok(())
 }
 
 /// Runs helm in the operator's namespace: `command`, then `options`.
@@ -109,7 +135,7 @@ pub fn create_namespace(cluster: &Cluster, namespace: &str) -> Result<()> {
         .map(drop)
 }
 
-/// Applies `examples/office.yaml`, and returns at once.
+/// Applies `examples/office.yaml`, a ConfigMap and the telephone system, and returns at once.
 pub fn apply(cluster: &Cluster) -> Result<()> {
     let example = repository().join("examples/office.yaml");
     let mut apply = cluster.kubectl_command();
@@ -118,30 +144,6 @@ pub fn apply(cluster: &Cluster) -> Result<()> {
         .arg(example);
     output_of(&mut apply)
         .context("apply examples/office.yaml")
-        .map(drop)
-}
-
-/// Gives the telephone system the configuration files of `examples/office-asterisk`.
-pub fn configure(cluster: &Cluster) -> Result<()> {
-    let files = repository().join("examples").join(CONFIG_MAP);
-    let from = format!("--from-file={}", files.display());
-    let create = [
-        "create",
-        "configmap",
-        CONFIG_MAP,
-        "--namespace",
-        NAMESPACE,
-        &from,
-    ];
-    if cluster
-        .kubectl(&["get", "configmap", CONFIG_MAP, "--namespace", NAMESPACE])
-        .is_ok()
-    {
-        return Ok(());
-    }
-    cluster
-        .kubectl(&create)
-        .context("make the ConfigMap of the example")
         .map(drop)
 }
 
@@ -192,10 +194,9 @@ impl Office {
         Ok(Self { cluster, watcher })
     }
 
-    /// Configures and applies it, as far as it is not there, and waits until it is whole.
+    /// Applies it and waits until it is whole.
     pub fn deploy(cluster: Cluster) -> Result<Self> {
         let office = Self::watch(cluster)?;
-        configure(&office.cluster)?;
         apply(&office.cluster)?;
         office.wait_whole()?;
         Ok(office)
@@ -251,9 +252,15 @@ impl Office {
     /// The Service's address and SIP port.
     pub fn service(&self) -> Result<SocketAddrV4> {
         let path = "jsonpath={.spec.clusterIP}";
-        let text =
-            self.cluster
-                .kubectl(&["get", "service", NAME, "--namespace", NAMESPACE, "-o", path])?;
+        let text = self.cluster.kubectl(&[
+            "get",
+            "service",
+            NAME,
+            "--namespace",
+            NAMESPACE,
+            "-o",
+            path,
+        ])?;
         let address: Ipv4Addr = text
             .trim()
             .parse()
@@ -270,14 +277,21 @@ impl Office {
 
     /// A SIP client that asks `target`, on a node that stays on and runs no PBX pod, as far as there is one.
     pub fn probe(&self, target: SocketAddrV4) -> Result<Probe> {
-        let node = self.client_node()?;
+        let (namespace, client) = self.client()?;
         Probe::start(ProbeSettings {
-            namespace: self.cluster.netns_of_node(node),
-            client: self.cluster.address_of(node),
+            namespace,
+            client,
             target,
             interval: INTERVAL,
             limit: PROBE_LIMIT,
         })
+    }
+
+    /// Where such a client runs: a node's network namespace, and its address.
+    pub fn client(&self) -> Result<(PathBuf, Ipv4Addr)> {
+        let node = self.client_node()?;
+        let cluster = &self.cluster;
+        Ok((cluster.netns_of_node(node), cluster.address_of(node)))
     }
 
     fn client_node(&self) -> Result<NodeId> {

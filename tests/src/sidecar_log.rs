@@ -75,7 +75,10 @@ fn parse(pod: &str, line: &str) -> Option<CoreNotice> {
         return None;
     }
     let text = entry["notice"].as_str()?;
-    let kind: String = text.chars().take_while(char::is_ascii_alphanumeric).collect();
+    let kind: String = text
+        .chars()
+        .take_while(char::is_ascii_alphanumeric)
+        .collect();
     Some(CoreNotice {
         at: Moment(entry["boot_ns"].as_u64()?),
         pod: pod.to_owned(),

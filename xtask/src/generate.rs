@@ -23,8 +23,7 @@ pub fn run(check: bool) -> anyhow::Result<()> {
 }
 
 fn crd_path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../charts/pbx-ha/templates/crds/pbxclusters.yaml")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/pbx-ha/templates/crds/pbxclusters.yaml")
 }
 
 /// The CRD as a template of the chart: kept when the chart is removed, since removing it would remove every telephone system.

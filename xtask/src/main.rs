@@ -1,10 +1,17 @@
 //! What cargo lacks, as `cargo xtask COMMAND`: each command is a file here, its work a library.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
+mod checks;
 mod cluster;
+mod demo;
 mod generate;
+mod licences;
+mod tidy;
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -19,17 +26,39 @@ enum Command {
     /// A real Kubernetes of several nodes on this machine, without Docker (needs root)
     #[command(subcommand)]
     Cluster(cluster::Command),
-    /// Write the files that are made from the Rust types: the chart's CRD
+    /// Show a failover on a real Kubernetes, from nothing (needs root)
+    Demo(demo::Arguments),
+    /// Run all tests, those on a local Kubernetes too (needs root)
+    Test,
+    /// Run everything that needs neither root nor a cluster: format, lints, tidy, licences, unit tests, generated files, chart
+    Ci,
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Command),
+    /// Write the generated files: the chart's CRD
     Generate {
-        /// Write nothing; fail when one is stale
+        /// Only say whether they are fresh
         #[arg(long)]
         check: bool,
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    let mut tally = checks::Tally::default();
     match Arguments::parse().command {
-        Command::Cluster(command) => cluster::run(command),
-        Command::Generate { check } => generate::run(check),
+        Command::Cluster(command) => cluster::run(command)?,
+        Command::Demo(arguments) => demo::run(&arguments)?,
+        Command::Test => {
+            checks::without_cluster(&mut tally);
+            checks::on_cluster(&mut tally);
+            return Ok(tally.close());
+        }
+        Command::Ci => {
+            checks::without_cluster(&mut tally);
+            return Ok(tally.close());
+        }
+        Command::Bench(command) => bench::run(command)?,
+        Command::Generate { check } => generate::run(check)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

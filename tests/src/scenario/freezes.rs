@@ -35,7 +35,8 @@ pub fn freeze_active(office: &Office, hold: Hold, length: Duration) -> Result<Fr
     let old = office.serving_address()?;
     let pod = office.active_pod()?;
     let probe = office.probe(office.service()?)?;
-    let done = hold_for(&pod.processes(), hold, length).and_then(|()| settle(office, &before, length));
+    let done =
+        hold_for(&pod.processes(), hold, length).and_then(|()| settle(office, &before, length));
     let log = probe.finish()?;
     let after = done?;
     let moved = after.status.active != before.status.active;
@@ -55,11 +56,7 @@ pub fn freeze_active(office: &Office, hold: Hold, length: Duration) -> Result<Fr
     })
 }
 
-fn hold_for(
-    processes: &[crate::cluster::Process],
-    hold: Hold,
-    length: Duration,
-) -> Result<()> {
+fn hold_for(processes: &[crate::cluster::Process], hold: Hold, length: Duration) -> Result<()> {
     match hold {
         Hold::Freezer => {
             let frozen = freeze(processes)?;

@@ -59,9 +59,7 @@ pub fn kill_sidecar(office: &Office) -> Result<f64> {
         lost.is_none(),
         "the role moved when a sidecar was killed: {lost:?}"
     );
-    let is_other = |change: &Change| {
-        matches!(change, Change::Status(status) if status.active != before.status.active)
-    };
+    let is_other = |change: &Change| matches!(change, Change::Status(status) if status.active != before.status.active);
     let seen = office.watcher.seen_since(killed_at);
     ensure!(
         !seen.iter().any(|seen| is_other(&seen.change)),

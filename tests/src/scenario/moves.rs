@@ -12,7 +12,7 @@ use crate::probe::{Flow, ProbeLog};
 use crate::sidecar_log::{CoreNotice, notices_since};
 use crate::watcher::{Change, Seen, View};
 
-const MOVE_TIMEOUT: Duration = Duration::from_secs(60);
+const MOVE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What a move took, in milliseconds from the cause.
 #[derive(Clone, Debug, Serialize)]
@@ -61,7 +61,15 @@ pub fn observe(office: &Office, steps: &Steps) -> Result<Move> {
     let (started_at, after) = done?;
     let seen = office.watcher.seen_since(started_at);
     let notices = notices_since(&office.cluster, NAMESPACE, NAME, started_at)?;
-    let found = assemble(&before, &after, started_at, from_address, &log, &seen, &notices)?;
+    let found = assemble(
+        &before,
+        &after,
+        started_at,
+        from_address,
+        &log,
+        &seen,
+        &notices,
+    )?;
     check(&before, &after, &found)?;
     Ok(found)
 }

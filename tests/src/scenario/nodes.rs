@@ -14,16 +14,11 @@ const SILENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Powers the active's node off; once the standby serves, the node is powered on again and its pod comes back.
 pub fn power_off(office: &Office) -> Result<Move> {
     let node = office.active_pod()?.node;
-    let cause = |office: &Office| {
-        let at = Moment::now();
-        office.cluster.crash(node)?;
-        Ok(at)
-    };
     let repair = |office: &Office| power_on(office, node);
     let found = observe(
         office,
         &Steps {
-            cause: &cause,
+            cause: &power_off_of_active,
             repair: &repair,
         },
     );
@@ -32,6 +27,14 @@ pub fn power_off(office: &Office) -> Result<Move> {
         power_on(office, node)?;
     }
     found
+}
+
+/// Powers the active's node off and returns when.
+pub fn power_off_of_active(office: &Office) -> Result<Moment> {
+    let node = office.active_pod()?.node;
+    let at = Moment::now();
+    office.cluster.crash(node)?;
+    Ok(at)
 }
 
 /// Powers a node on again, once the status shows that its pod is missed: what follows then is its return.

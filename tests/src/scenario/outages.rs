@@ -8,14 +8,16 @@ use pbx_crds::quorum::LONGEST_HOLD_MS;
 
 use super::kills::signal_asterisk;
 use super::moves::{Move, Steps, observe};
+use crate::call::Call;
 use crate::clock::Moment;
-use crate::office::{NAME, NAMESPACE, OPERATOR_NAMESPACE, Office};
+use crate::office::{NAME, NAMESPACE, OPERATOR_NAMESPACE, Office, SIP_PORT};
 use crate::sidecar_log::notices_since;
 use crate::watcher::View;
 
-const SIP_PORT: u16 = 5060;
 const SLICE_TIMEOUT: Duration = Duration::from_secs(30);
-const ALONE_TIMEOUT: Duration = Duration::from_secs(60);
+const ALONE_TIMEOUT: Duration = Duration::from_mins(1);
+/// Answers and echoes, in the example's dialplan.
+const CALLED: &str = "100";
 /// Into the outage, so that nothing lives on answers from before it.
 const BEFORE_KILL: Duration = Duration::from_secs(20);
 
@@ -53,13 +55,7 @@ fn scale_operator(office: &Office, replicas: u8) -> Result<()> {
     let scale = ["scale", "deployment", "--all", &replicas];
     office.cluster.kubectl(&[&scale[..], &own].concat())?;
     if replicas == "--replicas=0" {
-        let gone = [
-            "wait",
-            "pods",
-            "--all",
-            "--for=delete",
-            "--timeout=60s",
-        ];
+        let gone = ["wait", "pods", "--all", "--for=delete", "--timeout=60s"];
         office.cluster.kubectl(&[&gone[..], &own].concat())?;
     }
     Ok(())
@@ -79,11 +75,12 @@ pub fn api_down(office: &Office, length: Duration) -> Result<f64> {
     office.cluster.start_apiserver()?;
     let log = probe.finish()?;
     let killed_at = killed?;
-    let counted = office
-        .watcher
-        .wait_until("the restart in the status", ALONE_TIMEOUT, |view| {
-            restarts_of_active(view).is_ok_and(|now| now > restarts)
-        })?;
+    let counted =
+        office
+            .watcher
+            .wait_until("the restart in the status", ALONE_TIMEOUT, |view| {
+                restarts_of_active(view).is_ok_and(|now| now > restarts)
+            })?;
     role_stayed(office, &before, &counted, killed_at)?;
     let now = restarts_of_active(&counted)?;
     ensure!(
@@ -101,7 +98,7 @@ pub fn api_down(office: &Office, length: Duration) -> Result<f64> {
 }
 
 /// Takes the standby's pod away, waits until the active counts on the witness for long, and stops the API server for `length`: the
-/// active goes on with the same Asterisk. Returns the longest time without an answer of the pod itself, in milliseconds.
+/// active goes on with the same Asterisk and the same call. Returns the longest time without an answer of the pod, in milliseconds.
 pub fn api_blip_alone(office: &Office, length: Duration) -> Result<f64> {
     let before = office.wait_whole()?;
     cordon_all(office, true)?;
@@ -127,6 +124,8 @@ fn blip(office: &Office, before: &View, length: Duration) -> Result<f64> {
     let pod = office.active_pod()?;
     let asterisk = office.asterisk_of(&pod)?;
     let target = SocketAddrV4::new(office.serving_address()?, SIP_PORT);
+    let (namespace, client) = office.client()?;
+    let call = Call::begin(&namespace, client, target, CALLED)?;
     let probe = office.probe(target)?;
     let stopped_at = Moment::now();
     office.cluster.stop_apiserver()?;
@@ -134,6 +133,7 @@ fn blip(office: &Office, before: &View, length: Duration) -> Result<f64> {
     let restarted = office.cluster.start_apiserver();
     let log = probe.finish()?;
     restarted?;
+    call.hang_up().context("the call did not live through it")?;
     let after = office.watcher.view();
     role_stayed(office, before, &after, stopped_at)?;
     ensure!(

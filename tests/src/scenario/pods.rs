@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::moves::{Move, Steps, observe};
 use crate::clock::Moment;
 use crate::cluster::wait_until;
-use crate::office::{NAME, NAMESPACE, Office};
+use crate::office::{CONFIG_MAP, NAME, NAMESPACE, Office};
 
 const REPLACED_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -28,8 +28,7 @@ pub fn delete_active(office: &Office) -> Result<Move> {
         office.cluster.kubectl(&delete)?;
         Ok(at)
     };
-    let repair =
-        |office: &Office| wait_for_other_lives(office, &BTreeSet::from([old.uid.clone()]));
+    let repair = |office: &Office| wait_for_other_lives(office, &BTreeSet::from([old.uid.clone()]));
     observe(
         office,
         &Steps {
@@ -48,7 +47,7 @@ pub fn roll(office: &Office, mark: &str) -> Result<Move> {
         let change = [
             "patch",
             "configmap",
-            "office-asterisk",
+            CONFIG_MAP,
             "--namespace",
             NAMESPACE,
             "--type=merge",

@@ -1,0 +1,211 @@
+//! `cargo xtask bench e2e`: runs the groups, keeps going after a failed run, ends by itself, and tells all figures.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use pbx_tests::measure::{Figure, markdown_table};
+use pbx_tests::office::{Office, ready, repository};
+
+use super::figures::FIGURES;
+use super::groups::{GROUPS, Group};
+
+/// A group that fails so often is given up.
+const MOST_FAILURES: usize = 3;
+const BEGIN: &str = "<!-- bench:e2e:begin -->";
+const END: &str = "<!-- bench:e2e:end -->";
+
+/// How to measure.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Write the figures to this file as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Run this group only, such as kill or steady; may be repeated, and a wrong name is answered with all of them
+    #[arg(long)]
+    only: Vec<String>,
+    /// How many runs of each group
+    #[arg(long)]
+    runs: Option<usize>,
+    /// Begin no run after this many minutes
+    #[arg(long, default_value_t = 28)]
+    limit: u64,
+    /// Write the table into README.md, between its markers
+    #[arg(long)]
+    readme: bool,
+}
+
+#[derive(Default)]
+struct Measured {
+    values: BTreeMap<&'static str, Vec<f64>>,
+    failed: BTreeMap<&'static str, Vec<String>>,
+}
+
+/// Measures, prints the table, and fails when a goal is missed.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let groups = chosen(&arguments.only)?;
+    let office = ready()?;
+    let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
+    let mut measured = Measured::default();
+    for group in groups {
+        measured.run_group(&office, group, arguments.runs.unwrap_or(group.runs), end);
+    }
+    let figures = measured.figures();
+    let table = markdown_table(&figures);
+    println!("{table}");
+    if let Some(path) = &arguments.json {
+        let json = serde_json::to_string_pretty(&figures).context("write the figures as JSON")?;
+        fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
+    }
+    if arguments.readme {
+        write_readme(&table)?;
+    }
+    let missed: Vec<&str> = figures
+        .iter()
+        .filter(|figure| !figure.met)
+        .map(|figure| figure.name.as_str())
+        .collect();
+    ensure!(missed.is_empty(), "goals missed: {}", missed.join(", "));
+    Ok(())
+}
+
+fn chosen(only: &[String]) -> Result<Vec<&'static Group>> {
+    if only.is_empty() {
+        return Ok(GROUPS
+            .iter()
+            .filter(|group| !group.only_when_asked)
+            .collect());
+    }
+    only.iter()
+        .map(|name| {
+            let group = GROUPS.iter().find(|group| group.name == name);
+            let Some(group) = group else {
+                let names: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
+                bail!("there is no group {name}: choose of {}", names.join(", "));
+            };
+            Ok(group)
+        })
+        .collect()
+}
+
+impl Measured {
+    fn run_group(&mut self, office: &Office, group: &Group, runs: usize, end: Instant) {
+        let mut failures = 0;
+        for run in 0..runs {
+            if Instant::now() > end {
+                self.note_failure(group, "no time was left");
+                return;
+            }
+            if failures >= MOST_FAILURES {
+                eprintln!("{}: given up after {failures} failed runs", group.name);
+                return;
+            }
+            let begun_at = Instant::now();
+            let result = (group.run)(office, run);
+            let seconds = begun_at.elapsed().as_secs_f64();
+            let title = format!("{} {}/{runs} ({seconds:.1} s)", group.name, run + 1);
+            match result {
+                Ok(values) => {
+                    eprintln!("{title}: {}", in_words(&values));
+                    for (name, value) in values {
+                        self.values.entry(name).or_default().push(value);
+                    }
+                }
+                Err(error) => {
+                    failures += 1;
+                    eprintln!("{title}: FAILED: {error:#}");
+                    self.note_failure(group, &format!("{error:#}"));
+                }
+            }
+        }
+    }
+
+    fn note_failure(&mut self, group: &Group, why: &str) {
+        for figure in group.figures {
+            self.failed.entry(figure).or_default().push(why.to_owned());
+        }
+    }
+
+    /// The figures of which a run was tried.
+    fn figures(&self) -> Vec<Figure> {
+        let tried = |name| self.values.contains_key(name) || self.failed.contains_key(name);
+        let definitions = FIGURES.iter().filter(|definition| tried(definition.name));
+        definitions
+            .map(|of| {
+                let values = self.values.get(of.name).map_or(&[][..], Vec::as_slice);
+                let failed = self.failed.get(of.name).map_or(&[][..], Vec::as_slice);
+                Figure::new(of.name, of.what, of.unit, of.goal, values, failed)
+            })
+            .collect()
+    }
+}
+
+fn in_words(values: &[(&str, f64)]) -> String {
+    let words: Vec<String> = values
+        .iter()
+        .map(|(name, value)| format!("{} {value:.1}", name.trim_start_matches("e2e.")))
+        .collect();
+    words.join(", ")
+}
+
+fn write_readme(table: &str) -> Result<()> {
+    let path = repository().join("README.md");
+    let text = fs::read_to_string(&path).context("read README.md")?;
+    let fresh = replace_between(&text, table)?;
+    fs::write(&path, fresh).context("write README.md")
+}
+
+fn replace_between(text: &str, table: &str) -> Result<String> {
+    let (before, rest) = text
+        .split_once(BEGIN)
+        .with_context(|| format!("README.md has no line {BEGIN}"))?;
+    let (_, after) = rest
+        .split_once(END)
+        .with_context(|| format!("README.md has no line {END}"))?;
+    Ok(format!("{before}{BEGIN}\n{table}{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_of_a_group_is_defined_and_every_figure_measured() {
+        let measured: Vec<&str> = GROUPS
+            .iter()
+            .flat_map(|group| group.figures.iter().copied())
+            .collect();
+        for name in &measured {
+            assert!(FIGURES.iter().any(|figure| figure.name == *name), "{name}");
+        }
+        for figure in &FIGURES {
+            assert!(measured.contains(&figure.name), "{}", figure.name);
+        }
+    }
+
+    #[test]
+    fn table_replaces_the_old_one_only() {
+        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
+        let fresh = replace_between(&text, "new\n").unwrap();
+        assert_eq!(fresh, format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
+        assert!(replace_between("no markers", "new").is_err());
+    }
+
+    #[test]
+    fn unknown_group_is_refused_by_name() {
+        let error = chosen(&["kil".into()]).err().unwrap().to_string();
+        assert!(
+            error.contains("kil") && error.contains("node_off"),
+            "{error}"
+        );
+        assert!(
+            chosen(&[])
+                .unwrap()
+                .iter()
+                .all(|group| group.name != "steady")
+        );
+    }
+}

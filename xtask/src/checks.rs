@@ -1,0 +1,201 @@
+//! The steps of `cargo xtask ci` and `cargo xtask test`: each is run, timed and counted, a failed one explained, and the others run all
+//! the same. Ends with a line as test runners print it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use pbx_tests::office::{chart, repository};
+use pbx_tests::progress::{Step, output_of, tail};
+use pbx_tests::tools::helm;
+
+use crate::{generate, licences, tidy};
+
+/// How much of a failed step's log is shown.
+const TAIL_LINES: usize = 60;
+
+/// What passed and what failed so far.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    passed: usize,
+    failed: usize,
+}
+
+/// Everything that needs neither root nor a cluster.
+pub(crate) fn without_cluster(tally: &mut Tally) {
+    tally.check("Format", "2 s", || {
+        output_of(cargo().args(["fmt", "--all", "--check"])).map(drop)
+    });
+    tally.check(
+        "Tidy: files, functions, left-overs, purity",
+        "1 s",
+        tidy::check,
+    );
+    tally.check("Licences, bans, sources", "2 s", licences::check);
+    tally.check("Generated files are fresh", "1 s", || generate::run(true));
+    tally.cargo(
+        "Clippy",
+        "1 to 5 minutes",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--features",
+            "pbx-tests/e2e",
+            "--",
+            "--deny",
+            "warnings",
+        ],
+    );
+    tally.cargo(
+        "Unit tests",
+        "2 to 8 minutes",
+        &["test", "--workspace", "--no-fail-fast"],
+    );
+    tally.check("Helm: lint and template", "5 s", || {
+        chart_is_sound().map(drop)
+    });
+}
+
+/// Tests on the local cluster.
+pub(crate) fn on_cluster(tally: &mut Tally) {
+    tally.cargo(
+        "End-to-end tests on a local Kubernetes",
+        "10 to 20 minutes, 10 more the first time",
+        &[
+            "test",
+            "--package",
+            "pbx-tests",
+            "--features",
+            "e2e",
+            "--test",
+            "*",
+            "--no-fail-fast",
+            "--",
+            "--test-threads=1",
+        ],
+    );
+}
+
+impl Tally {
+    /// Prints the closing line, and nothing may follow it.
+    pub(crate) fn close(&self) -> ExitCode {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        match self.failed {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        }
+    }
+
+    /// One step that passes or fails as a whole.
+    fn check(&mut self, title: &str, usually: &str, work: impl FnOnce() -> Result<()>) {
+        let step = Step::begin(title, usually);
+        match work() {
+            Ok(()) => {
+                step.done();
+                self.passed += 1;
+            }
+            Err(error) => {
+                drop(step);
+                eprintln!("{title} failed: {error:#}");
+                self.failed += 1;
+            }
+        }
+    }
+
+    /// One run of cargo; the tests that it runs are counted one by one, and a run without tests as one.
+    fn cargo(&mut self, title: &str, usually: &str, arguments: &[&str]) {
+        let log = log_of(arguments);
+        fs::remove_file(&log).ok();
+        let step = Step::begin(title, usually);
+        let result = step.run(cargo().args(arguments), &log);
+        let counted = counts_in(&fs::read_to_string(&log).unwrap_or_default());
+        self.passed += counted.passed;
+        self.failed += counted.failed;
+        if result.is_ok() {
+            step.done();
+            self.passed += usize::from(counted == Self::default());
+        } else {
+            drop(step);
+            // What failed before any test ran, such as compiling, is a failure too.
+            self.failed += usize::from(counted.failed == 0);
+            explain(title, &log);
+        }
+    }
+}
+
+fn explain(title: &str, log: &std::path::Path) {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    eprintln!("{title} failed; all of it is in {}", log.display());
+    for line in text.lines().filter(|line| line.ends_with("... FAILED")) {
+        eprintln!("  {line}");
+    }
+    eprintln!("its end:\n{}", tail(log, TAIL_LINES));
+}
+
+/// Sums up the lines `test result: ok. 12 passed; 0 failed; ...`.
+fn counts_in(log: &str) -> Tally {
+    let mut tally = Tally::default();
+    for line in log.lines().filter(|line| line.starts_with("test result: ")) {
+        let mut counts = line.split(['.', ';']).filter_map(|part| {
+            let (number, word) = part.trim().split_once(' ')?;
+            Some((number.parse::<usize>().ok()?, word))
+        });
+        let mut of = |wanted: &str| {
+            let found = counts.find(|(_, word)| *word == wanted);
+            found.map_or(0, |(number, _)| number)
+        };
+        tally.passed += of("passed");
+        tally.failed += of("failed");
+    }
+    tally
+}
+
+fn chart_is_sound() -> Result<String> {
+    let (helm, chart) = (helm()?, chart()?);
+    output_of(Command::new(&helm).args(["lint", "--strict", &chart])).context("helm lint")?;
+    output_of(Command::new(&helm).args(["template", "pbx-ha", &chart])).context("helm template")
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(repository());
+    cargo
+}
+
+fn log_of(arguments: &[&str]) -> PathBuf {
+    let name = arguments[..arguments.len().min(3)]
+        .join("-")
+        .replace("--", "");
+    repository().join("target/test-logs").join(name + ".log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_all_binaries_are_summed() {
+        let log = "running 2 tests\n\
+            test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s\n\
+            test x ... FAILED\n\
+            test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
+        let expected = Tally {
+            passed: 15,
+            failed: 2,
+        };
+        assert_eq!(counts_in(log), expected);
+        assert_eq!(counts_in("nothing"), Tally::default());
+    }
+
+    #[test]
+    fn failed_step_is_counted_and_the_next_one_runs() {
+        let mut tally = Tally::default();
+        tally.check("one that fails", "0 s", || {
+            Err(anyhow::anyhow!("on purpose"))
+        });
+        tally.check("one that passes", "0 s", || Ok(()));
+        assert_eq!((tally.passed, tally.failed), (1, 1));
+    }
+}
