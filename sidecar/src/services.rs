@@ -96,6 +96,7 @@ pub struct Services {
     active_epoch: Option<Epoch>,
     traffic: Option<TrafficView>,
     is_api_reachable: bool,
+    /// What the core knows; it forgets readiness with every end of Asterisk.
     told_condition: Option<Condition>,
     is_terminating: bool,
     has_left: bool,
@@ -359,6 +360,7 @@ impl Services {
                 tracing::info!(asked, ?status, quick_exits, "Asterisk ended");
                 self.end_boot();
                 self.supervisor.on_exited(now(), quick_exits);
+                self.told_condition = None;
                 self.crash = (quick_exits >= CRASH_LOOP).then(|| Problem {
                     reason: "AsteriskCrashLoop".into(),
                     message: format!("Asterisk on {} ended {quick_exits} times within seconds of its start ({status:?}): see the log of its container", self.checked.node),
@@ -367,6 +369,7 @@ impl Services {
             GuardNote::Idle => {
                 self.end_boot();
                 self.supervisor.on_exited(now(), 0);
+                self.told_condition = None;
             }
             GuardNote::Terminating { .. } => self.on_terminating(),
         }

@@ -32,7 +32,7 @@ pub enum Profile {
 pub struct ProjectImages {
     /// The operator.
     pub operator: Image,
-    /// Sidecar and guard, both at the root of the image.
+    /// Sidecar and guard, both in /usr/bin.
     pub sidecar: Image,
     /// Asterisk 22.
     pub asterisk: Image,
@@ -74,6 +74,13 @@ pub fn build_project_images(profile: Profile) -> Result<ProjectImages> {
     })
 }
 
+/// Compiles operator, sidecar and guard, and returns the folder that holds them: static programs, which run on the machine as well.
+pub fn build_programs(profile: Profile) -> Result<PathBuf> {
+    let target = target_folder()?;
+    compile(profile, &target)?;
+    Ok(target.join(TARGET).join(profile.name()))
+}
+
 /// Operator and sidecar.
 fn build_own_images(profile: Profile, target: &Path) -> Result<(Image, Image)> {
     compile(profile, target)?;
@@ -88,7 +95,7 @@ fn build_own_images(profile: Profile, target: &Path) -> Result<(Image, Image)> {
     ))
 }
 
-/// An image of static programs at its root, started by the first, as an unprivileged user.
+/// An image of static programs in /usr/bin, started by the first, as an unprivileged user.
 fn small_image(name: &str, folder: &Path, programs: &[&str]) -> ImageSpec {
     let version = env!("CARGO_PKG_VERSION");
     let file = |path: &str, bytes: &[u8]| ImageFile {
@@ -97,7 +104,7 @@ fn small_image(name: &str, folder: &Path, programs: &[&str]) -> ImageSpec {
         mode: 0o644,
     };
     let spec = ImageSpec {
-        entrypoint: vec![format!("/{}", programs[0])],
+        entrypoint: vec![format!("/usr/bin/{}", programs[0])],
         user: Some("65532:65532".into()),
         files: vec![
             file("etc/nsswitch.conf", NSSWITCH),
@@ -106,7 +113,7 @@ fn small_image(name: &str, folder: &Path, programs: &[&str]) -> ImageSpec {
         ..ImageSpec::named(format!("localhost/pbx-ha/{name}:{version}"))
     };
     programs.iter().fold(spec, |spec, program| {
-        spec.with_program(program, &folder.join(program))
+        spec.with_program(&format!("usr/bin/{program}"), &folder.join(program))
     })
 }
 
