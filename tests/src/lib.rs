@@ -5,9 +5,11 @@
 //! an async test calls it through `spawn_blocking`.
 
 pub mod asterisk_chroot;
+pub mod bare_hosts;
 pub mod call;
 pub mod clock;
 pub mod cluster;
+pub mod http;
 pub mod images;
 pub mod kube_build;
 pub mod measure;

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
 use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
+use pbx_tests::http::get;
 use pbx_tests::netns::run_in;
 use support::office;
 
@@ -43,26 +43,12 @@ fn forged_heartbeats_are_dropped_counted_and_change_nothing() {
 
 /// All datagrams that the node has dropped, whatever the reason.
 fn dropped(namespace: &Path, pod: Ipv4Addr) -> usize {
-    let text = get(namespace, SocketAddrV4::new(pod, HTTP_PORT), "/metrics");
+    let address = SocketAddrV4::new(pod, HTTP_PORT);
+    let text = get(namespace, address, "/metrics").unwrap();
     let counts = text.lines().filter_map(|line| {
         let (name, value) = line.rsplit_once(' ')?;
         let is_drop = name.contains("dropped") && name.contains("_total");
         is_drop.then(|| value.parse::<usize>().ok()).flatten()
     });
     counts.sum()
-}
-
-fn get(namespace: &Path, address: SocketAddrV4, path: &str) -> String {
-    run_in(namespace, || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: pbx\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    })
-    .unwrap()
 }

@@ -13,7 +13,7 @@ use support::office;
 
 mod support;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const GOOD_CONFIG: &str =
     r#"{"pjsip.conf": "[udp]\ntype=transport\nprotocol=udp\nbind=0.0.0.0:5060\n"}"#;
 /// Asterisk ends when a required module cannot be loaded.

@@ -32,6 +32,8 @@ enum Command {
     Test,
     /// Run everything that needs neither root nor a cluster: format, lints, tidy, licences, unit tests, generated files, chart
     Ci,
+    /// Check the rules that neither rustfmt nor clippy knows, and the licences
+    Tidy,
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
@@ -56,6 +58,10 @@ fn main() -> Result<ExitCode> {
         Command::Ci => {
             checks::without_cluster(&mut tally);
             return Ok(tally.close());
+        }
+        Command::Tidy => {
+            tidy::check()?;
+            licences::check()?;
         }
         Command::Bench(command) => bench::run(command)?,
         Command::Generate { check } => generate::run(check)?,

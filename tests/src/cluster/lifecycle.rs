@@ -100,10 +100,10 @@ pub(super) fn down(layout: &Layout) -> Result<()> {
         .filter_map(|name| process::running(&layout.log(), name))
         .collect();
     process::kill_all(&pids)?;
-    for node in nodes_with_folders(run) {
-        node::power_off(layout, node)?;
+    on_each(&nodes_with_folders(run), |node| {
         ip(&["route", "del", &node.pod_network()]).ok();
-    }
+        node::power_off(layout, node)
+    })?;
     mounts::unmount_below(run)?;
     ip(&["link", "del", BRIDGE]).ok();
     cgroups::remove_all();
@@ -181,23 +181,13 @@ fn connect_control_plane() -> Result<()> {
 
 fn start_runtimes(cluster: &Cluster, images: &[Image]) -> Result<()> {
     let Cluster { layout, nodes, .. } = cluster;
-    thread::scope(|scope| {
-        let workers: Vec<_> = nodes
+    on_each(nodes, |node| {
+        let others: Vec<NodeId> = nodes
             .iter()
-            .map(|node| {
-                let others = nodes
-                    .iter()
-                    .copied()
-                    .filter(|other| other != node)
-                    .collect::<Vec<_>>();
-                scope.spawn(move || node::start_runtime(layout, *node, &others))
-            })
+            .copied()
+            .filter(|other| *other != node)
             .collect();
-        workers.into_iter().try_for_each(|worker| {
-            worker
-                .join()
-                .map_err(|_| anyhow!("starting a node panicked"))?
-        })
+        node::start_runtime(layout, node, &others)
     })?;
     runtime_images::load(layout, nodes, images)
 }
@@ -263,6 +253,22 @@ fn wait_until_usable(cluster: &Cluster) -> Result<()> {
         .kubectl(&rollout)
         .context("wait for CoreDNS")
         .map(drop)
+}
+
+/// Does `work` for all nodes at once.
+fn on_each(nodes: &[NodeId], work: impl Fn(NodeId) -> Result<()> + Sync) -> Result<()> {
+    let work = &work;
+    thread::scope(|scope| {
+        let workers: Vec<_> = nodes
+            .iter()
+            .map(|node| scope.spawn(move || work(*node)))
+            .collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker
+                .join()
+                .map_err(|_| anyhow!("work on a node panicked"))?
+        })
+    })
 }
 
 /// The nodes that left a folder, whatever the state file says.

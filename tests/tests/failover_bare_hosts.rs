@@ -1,0 +1,66 @@
+//! Three hosts without Kubernetes, each with a real Asterisk: the same sidecar, from a YAML file, fails over in the same way.
+
+use std::time::Duration;
+
+use pbx_tests::bare_hosts::{BareHosts, check_file};
+use pbx_tests::cluster::wait_until;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn three_hosts_fail_over_when_asterisk_dies_and_when_a_cable_is_pulled() {
+    let hosts = BareHosts::start("bare", 3).unwrap();
+    let first = hosts.wait_whole(PATIENCE).unwrap();
+    hosts.kill_asterisk(first).unwrap();
+    wait_until("another active", Duration::from_secs(2), || {
+        let actives = hosts.actives();
+        Ok(actives.len() == 1 && actives[0] != first)
+    })
+    .unwrap();
+    let second = hosts.wait_whole(PATIENCE).unwrap();
+    assert_ne!(second, first);
+
+    let old = hosts.asterisk(second).unwrap();
+    hosts.host(second).cut().unwrap();
+    wait_until("a third active", Duration::from_secs(3), || {
+        Ok(hosts.actives().iter().any(|index| *index != second))
+    })
+    .unwrap();
+    // Who is alone has lost its quorum, and its Asterisk with it, before another may serve.
+    let present = hosts.asterisk(second).map(|process| process.pid).ok();
+    assert_ne!(present, Some(old.pid));
+    assert!(!hosts.actives().contains(&second));
+
+    hosts.host(second).heal().unwrap();
+    let third = hosts.wait_whole(PATIENCE).unwrap();
+    assert_ne!(third, second);
+    // What the lonely host alone knew is told after its return.
+    wait_until("exact counts on every host", Duration::from_secs(5), || {
+        Ok((0..hosts.count()).all(|index| {
+            hosts.report(index).is_ok_and(|report| {
+                let counts = report.ledger.cluster_counts();
+                (counts.failovers, counts.switchovers) == (2, 0)
+            })
+        }))
+    })
+    .unwrap();
+}
+
+#[test]
+fn broken_file_is_refused_with_every_problem_and_exit_code_2() {
+    let (code, said) = check_file(
+        "cluster: office\nnode: c\nnodes: [{name: a}, {name: a}]\nheartbeat: {keyFile: /nonexistent}\n\
+         asterisk: {userDirs: []}\nfailover: {keepalive: 1s, warntime: 400ms}\n",
+    )
+    .unwrap();
+    assert_eq!(code, 2, "{said}");
+    for path in [
+        "node:",
+        "nodes[1].name",
+        "kubernetes",
+        "heartbeat.keyFile",
+        "failover.warntime",
+    ] {
+        assert!(said.contains(path), "{path} is not in: {said}");
+    }
+}
