@@ -79,7 +79,7 @@ async fn follow(traffic: &Traffic, version: &str, done: &mpsc::Sender<Done>) {
 async fn probe(objects: Objects, done: mpsc::Sender<Done>) {
     loop {
         let is_reachable =
-            match tokio::time::timeout(PROBE_DEADLINE, objects.lease.call(ApiCall::Read)).await {
+            match tokio::time::timeout(PROBE_DEADLINE, objects.lease.call(&ApiCall::Read)).await {
                 Ok((_, is_reachable)) => is_reachable,
                 Err(_) => false,
             };

@@ -1,6 +1,6 @@
 //! The sidecar's file, read and checked as a whole: every problem at once, each with its path in the file.
 //!
-//! In a pod the environment adds what only the pod knows: POD_NAME, POD_UID, POD_IP, NODE_NAME.
+//! In a pod the environment adds what only the pod knows: `POD_NAME`, `POD_UID`, `POD_IP`, `NODE_NAME`.
 
 use std::path::{Path, PathBuf};
 
@@ -92,15 +92,6 @@ impl Checked {
             .nodes
             .get(usize::from(seat.0))
             .map_or_else(|| format!("seat {}", seat.0), |node| node.name.clone())
-    }
-
-    /// The seat of the node `name`.
-    pub fn seat_of(&self, name: &str) -> Option<Seat> {
-        self.file
-            .nodes
-            .iter()
-            .position(|node| node.name == name)
-            .map(|at| Seat(at as u8))
     }
 }
 

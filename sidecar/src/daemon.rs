@@ -32,7 +32,7 @@ const GUARD_PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub enum ToCore {
     /// An input of the core.
-    Input(Input),
+    Input(Box<Input>),
     /// Start Asterisk without a deadline: a standby's.
     StartSlack,
     /// A peer's address, read from its pod.
@@ -47,7 +47,7 @@ pub enum ToCore {
 #[derive(Debug)]
 pub enum FromCore {
     /// The core calls the API.
-    Call(CallId, ApiCall),
+    Call(CallId, Box<ApiCall>),
     /// The core tells what happened.
     Notice(Notice),
     /// The guard tells what happened.
@@ -113,6 +113,7 @@ struct Work {
     orders: Vec<Order>,
 }
 
+/// Lives on the stack between two awaits: boxing the request would cost an allocation and save nothing.
 enum Happened {
     Datagram(usize, SocketAddr),
     Guard(LinkEvent),
@@ -184,7 +185,7 @@ impl Daemon {
             match happened {
                 Happened::Datagram(length, from) => self.on_datagram(&mut buffer[..length], from),
                 Happened::Guard(LinkEvent::Event(event)) => {
-                    self.driver.on_event(now, event, &mut self.work.orders)
+                    self.driver.on_event(now, event, &mut self.work.orders);
                 }
                 Happened::Guard(LinkEvent::Lost) => self.driver.on_lost(),
                 Happened::Asked(asked) => self.on_asked(asked),
@@ -247,11 +248,13 @@ impl Daemon {
 
     fn on_asked(&mut self, asked: ToCore) {
         match asked {
-            ToCore::Input(input) => self.work.inputs.push_back(input),
+            ToCore::Input(input) => self.work.inputs.push_back(*input),
             ToCore::StartSlack => self.driver.start_slack(&mut self.work.orders),
             ToCore::PeerAddress(seat, address) => self.book.note(seat, address),
             ToCore::SendLedger(seat, parts) => {
-                parts.iter().for_each(|part| self.send_ledger(seat, part))
+                for part in &parts {
+                    self.send_ledger(seat, part);
+                }
             }
             ToCore::EndGuard => Driver::exit(&mut self.work.orders),
         }
@@ -262,14 +265,16 @@ impl Daemon {
         loop {
             if !self.work.effects.is_empty() {
                 let mut effects = std::mem::take(&mut self.work.effects);
-                effects
-                    .drain(..)
-                    .for_each(|effect| self.on_effect(now, effect));
+                for effect in effects.drain(..) {
+                    self.on_effect(now, &effect);
+                }
                 // Keeps the buffer: a beat allocates nothing.
                 self.work.effects = effects;
             } else if !self.work.orders.is_empty() {
                 let mut orders = std::mem::take(&mut self.work.orders);
-                orders.drain(..).for_each(|order| self.on_order(order));
+                for order in orders.drain(..) {
+                    self.on_order(order);
+                }
                 self.work.orders = orders;
             } else if let Some(input) = self.work.inputs.pop_front() {
                 self.node.step(now, input, &mut self.work.effects);
@@ -279,20 +284,20 @@ impl Daemon {
         }
     }
 
-    fn on_effect(&mut self, now: BootTime, effect: Effect) {
+    fn on_effect(&mut self, now: BootTime, effect: &Effect) {
         match effect {
-            Effect::Record(record) => self.write_record(&record),
-            Effect::Send(message) => self.send(&message),
-            Effect::Call { id, call } => self.tell(FromCore::Call(id, call)),
+            Effect::Record(record) => self.write_record(record),
+            Effect::Send(message) => self.send(message),
+            Effect::Call { id, call } => self.tell(FromCore::Call(*id, Box::new(*call))),
             Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => {
                 let mut orders = std::mem::take(&mut self.work.orders);
-                self.driver.arm(now, deadline, &mut orders);
+                self.driver.arm(now, *deadline, &mut orders);
                 self.work.orders = orders;
             }
             Effect::Stop => self.driver.stop(&mut self.work.orders),
             Effect::Notice(notice) => {
                 tracing::info!(?notice, boot_ns = now.0, "core");
-                self.tell(FromCore::Notice(notice));
+                self.tell(FromCore::Notice(*notice));
             }
         }
     }
@@ -323,7 +328,7 @@ impl Daemon {
         };
         let digest = self.metrics.ledger_digest.load(Ordering::Relaxed);
         self.sealer.seal(&mut self.datagram, |out| {
-            codec::encode_core(message, digest, out)
+            codec::encode_core(message, digest, out);
         });
         self.send_datagram(address);
     }
@@ -340,7 +345,10 @@ impl Daemon {
     /// A full socket buffer loses a datagram, as the network may.
     fn send_datagram(&mut self, address: SocketAddr) {
         // Not `try_send_to`: tokio refuses that until it has seen the socket writable once.
-        if SockRef::from(&self.socket).send_to(&self.datagram, &address.into()).is_ok() {
+        if SockRef::from(&self.socket)
+            .send_to(&self.datagram, &address.into())
+            .is_ok()
+        {
             self.metrics.sent.inc();
         } else {
             Metrics::count(&self.metrics.dropped, "NotSent");

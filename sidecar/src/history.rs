@@ -36,7 +36,7 @@ pub struct Promotion {
     /// From the cause to the decision.
     pub detection: Duration,
     /// From the decision to the authority.
-    pub promotion: Duration,
+    pub took: Duration,
 }
 
 impl History {
@@ -75,7 +75,7 @@ impl History {
             cause,
             planned,
             detection_ms: whole_ms(promotion.detection),
-            promotion_ms: whole_ms(promotion.promotion),
+            promotion_ms: whole_ms(promotion.took),
             traffic_ms: None,
         });
         self.save();
@@ -206,7 +206,7 @@ mod tests {
             epoch,
             cause: Cause::AsteriskExited,
             detection: Duration::from_micros(300),
-            promotion: Duration::from_millis(2),
+            took: Duration::from_millis(2),
         };
         let time = Time(k8s_openapi::jiff::Timestamp::from_second(1_700_000_000).unwrap());
         history.on_promoted(time, Some(from.into()), promotion);

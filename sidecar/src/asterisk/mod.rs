@@ -105,7 +105,7 @@ impl Configured {
                 "trunks given"
             ),
             Err(error) => {
-                tracing::error!(reason = error.reason(), %error, "trunks could not be given: reload Asterisk by hand")
+                tracing::error!(reason = error.reason(), %error, "trunks could not be given: reload Asterisk by hand");
             }
         }
     }

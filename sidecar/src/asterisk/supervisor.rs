@@ -35,6 +35,8 @@ pub enum Action {
 pub enum Phase {
     /// Not running.
     Held,
+    /// Not running, a start is ordered.
+    Ordered,
     /// Running, not booted yet.
     Starting,
     /// Fully booted.
@@ -43,6 +45,10 @@ pub enum Phase {
 
 /// The machine.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each learnt and asked alone"
+)]
 pub struct Supervisor {
     phase: Phase,
     /// Traffic is moved by an EndpointSlice.
@@ -55,7 +61,6 @@ pub struct Supervisor {
     traffic: Traffic,
     may_start_at: BootTime,
     may_read_at: BootTime,
-    is_start_ordered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +88,6 @@ impl Supervisor {
             },
             may_start_at: BootTime(0),
             may_read_at: BootTime(0),
-            is_start_ordered: false,
         }
     }
 
@@ -118,7 +122,6 @@ impl Supervisor {
     /// The guard started Asterisk.
     pub fn on_started(&mut self) -> Action {
         self.phase = Phase::Starting;
-        self.is_start_ordered = false;
         Action::Boot
     }
 
@@ -132,7 +135,6 @@ impl Supervisor {
     /// Asterisk is gone, or was found not running. `quick_exits` counts its short lives in a row.
     pub fn on_exited(&mut self, now: BootTime, quick_exits: u32) {
         self.phase = Phase::Held;
-        self.is_start_ordered = false;
         self.may_start_at = now.after(delay(quick_exits));
         if self.needs_traffic_read {
             self.traffic = Traffic::Unknown;
@@ -171,7 +173,7 @@ impl Supervisor {
             return None;
         }
         if self.traffic == Traffic::Elsewhere {
-            self.is_start_ordered = true;
+            self.phase = Phase::Ordered;
             return Some(Action::StartSlack);
         }
         // A node that the traffic points to stays ready while it asks again.
@@ -196,7 +198,6 @@ impl Supervisor {
             && self.has_config
             && !self.is_active
             && !self.is_leaving
-            && !self.is_start_ordered
             && !is_asked
     }
 }

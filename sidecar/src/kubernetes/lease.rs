@@ -42,10 +42,10 @@ impl WitnessLease {
     }
 
     /// Carries out what the core asks for. The second value says whether the API server answered.
-    pub async fn call(&self, call: ApiCall) -> (ApiAnswer, bool) {
+    pub async fn call(&self, call: &ApiCall) -> (ApiAnswer, bool) {
         let result = match call {
             ApiCall::Read => self.read().await,
-            ApiCall::Write(write) => self.write(&write).await,
+            ApiCall::Write(write) => self.write(write).await,
         };
         match result {
             Ok(answer) => (answer, true),

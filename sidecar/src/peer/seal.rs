@@ -213,14 +213,13 @@ impl Opener {
             key,
             window,
         };
-        match known {
-            Some(at) => self.sessions[at] = session,
-            None => {
-                if self.sessions.len() == KEPT_SESSIONS {
-                    self.sessions.remove(0);
-                }
-                self.sessions.push(session);
+        if let Some(at) = known {
+            self.sessions[at] = session;
+        } else {
+            if self.sessions.len() == KEPT_SESSIONS {
+                self.sessions.remove(0);
             }
+            self.sessions.push(session);
         }
         Ok((header.seat, header.occupant, payload?))
     }
@@ -347,9 +346,9 @@ mod tests {
         let mut sealer = Sealer::new(&key(1), Seat(1), Occupant(9)).unwrap();
         let mut opener = Opener::new(key(1));
         let datagram = sealed(&mut sealer);
-        let opened = opener.open(&mut datagram.clone());
+        let first = opener.open(&mut datagram.clone());
         assert_eq!(
-            opened,
+            first,
             Ok((Seat(1), Occupant(9), Payload::Ledger(b"{}".to_vec())))
         );
         assert_eq!(opener.open(&mut datagram.clone()), Err(OpenError::Replayed));

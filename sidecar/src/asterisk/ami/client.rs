@@ -5,17 +5,16 @@
 //! here.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::codec::{self, CodecError, Decoder, Message};
-use super::connection::{self, EVENTS_LIMIT, Outlets, REQUESTS_LIMIT, Request, Response};
+use super::connection::{self, REQUESTS_LIMIT, Request, Response};
 
 /// What went wrong with AMI.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +91,6 @@ impl AmiError {
 #[derive(Debug)]
 pub struct Ami {
     requests: mpsc::Sender<Request>,
-    events: broadcast::Sender<Arc<Message>>,
     fully_booted: watch::Receiver<bool>,
     deadline: Duration,
     next_id: AtomicU64,
@@ -130,16 +128,10 @@ impl Ami {
         })?;
 
         let (requests, queue) = mpsc::channel(REQUESTS_LIMIT);
-        let (events, _) = broadcast::channel(EVENTS_LIMIT);
         let (booted, fully_booted) = watch::channel(false);
-        let outlets = Outlets {
-            events: events.clone(),
-            fully_booted: booted,
-        };
-        tokio::spawn(connection::serve(socket, decoder, queue, outlets));
+        tokio::spawn(connection::serve(socket, decoder, queue, booted));
         let ami = Self {
             requests,
-            events,
             fully_booted,
             deadline,
             next_id: AtomicU64::new(1),
@@ -174,17 +166,6 @@ impl Ami {
         outcome.map_err(|_closed| AmiError::Lost {
             action: "FullyBooted".to_owned(),
         })
-    }
-
-    /// Waits until the connection has ended: a kill is seen here within 20 ms.
-    pub async fn closed(&self) {
-        self.requests.closed().await;
-    }
-
-    /// Events from now on. A consumer that is more than 1024 behind loses the oldest and is told
-    /// how many.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Message>> {
-        self.events.subscribe()
     }
 
     /// Sends an action and waits for its answer, lists included. An answer of `Response: Error` is

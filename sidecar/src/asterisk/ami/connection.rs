@@ -1,21 +1,17 @@
-//! The task that owns the socket: it sends requests, gives each answer to who asked, and events to
-//! all.
+//! The task that owns the socket: it sends requests and gives each answer to who asked. Events that are no
+//! part of an answer pass by, but for FullyBooted.
 //!
 //! It ends with the connection. Whoever still waits then learns that the outcome is unknown.
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::codec::{Decoder, Message};
 
-/// The most events kept for a consumer that is behind; then it loses the oldest and is told how
-/// many.
-pub(super) const EVENTS_LIMIT: usize = 1024;
 /// The most requests waiting to be sent.
 pub(super) const REQUESTS_LIMIT: usize = 64;
 /// The most entries of one list (`CoreShowChannels` of the largest systems).
@@ -39,13 +35,6 @@ pub(super) struct Request {
     pub(super) answer: oneshot::Sender<Response>,
 }
 
-/// What the task tells everybody.
-#[derive(Debug, Clone)]
-pub(super) struct Outlets {
-    pub(super) events: broadcast::Sender<Arc<Message>>,
-    pub(super) fully_booted: watch::Sender<bool>,
-}
-
 struct Waiting {
     answer: oneshot::Sender<Response>,
     so_far: Response,
@@ -56,7 +45,7 @@ pub(super) async fn serve(
     mut socket: TcpStream,
     mut decoder: Decoder,
     mut requests: mpsc::Receiver<Request>,
-    outlets: Outlets,
+    fully_booted: watch::Sender<bool>,
 ) {
     let mut waiting: HashMap<String, Waiting> = HashMap::new();
     let mut bytes = vec![0; READ_BYTES];
@@ -68,7 +57,7 @@ pub(super) async fn serve(
             },
             read = socket.read(&mut bytes) => match read {
                 Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => receive(&mut decoder, &bytes[..length], &mut waiting, &outlets),
+                Ok(length) => receive(&mut decoder, &bytes[..length], &mut waiting, &fully_booted),
                 Err(error) => Err(error),
             },
         };
@@ -114,11 +103,11 @@ fn receive(
     decoder: &mut Decoder,
     bytes: &[u8],
     waiting: &mut HashMap<String, Waiting>,
-    outlets: &Outlets,
+    fully_booted: &watch::Sender<bool>,
 ) -> io::Result<()> {
     decoder.push(bytes);
     while let Some(message) = decoder.next_message().map_err(io::Error::other)? {
-        dispatch(message, waiting, outlets)?;
+        dispatch(message, waiting, fully_booted)?;
     }
     Ok(())
 }
@@ -126,13 +115,12 @@ fn receive(
 fn dispatch(
     message: Message,
     waiting: &mut HashMap<String, Waiting>,
-    outlets: &Outlets,
+    fully_booted: &watch::Sender<bool>,
 ) -> io::Result<()> {
     let id = message.get("ActionID").unwrap_or_default().to_owned();
     match (message.event(), waiting.get_mut(&id)) {
         (Some("FullyBooted"), _) => {
-            outlets.fully_booted.send_replace(true);
-            publish(message, outlets);
+            fully_booted.send_replace(true);
         }
         (Some(_), Some(_)) if message.get("EventList") == Some("Complete") => finish(&id, waiting),
         (Some(_), Some(list)) if list.so_far.message != Message::default() => {
@@ -141,7 +129,6 @@ fn dispatch(
             }
             list.so_far.entries.push(message);
         }
-        (Some(_), _) => publish(message, outlets),
         (None, Some(waiter)) => {
             let announces_list = message.get("EventList") == Some("start");
             waiter.so_far.message = message;
@@ -149,8 +136,8 @@ fn dispatch(
                 finish(&id, waiting);
             }
         }
-        // The answer of an action whose asker has given up.
-        (None, None) => {}
+        // An event that nobody asked for, or the answer of an action whose asker has given up.
+        (Some(_), _) | (None, None) => {}
     }
     Ok(())
 }
@@ -160,9 +147,4 @@ fn finish(id: &str, waiting: &mut HashMap<String, Waiting>) {
         // An asker that gave up meanwhile is no error here.
         let _ = answer.send(so_far);
     }
-}
-
-fn publish(message: Message, outlets: &Outlets) {
-    // Nobody listening is no error.
-    let _ = outlets.events.send(Arc::new(message));
 }

@@ -10,5 +10,3 @@ mod connection;
 mod questions;
 
 pub use client::{Ami, AmiError};
-pub use codec::{CodecError, Message};
-pub use connection::Response;

@@ -1,25 +1,8 @@
-//! What the sidecar asks of Asterisk, in its own words: health, channels, trunks.
+//! What the sidecar asks of Asterisk, in its own words: its version, and its trunks.
 
 use super::client::{Ami, AmiError};
 
 impl Ami {
-    /// Whether Asterisk answers at all. A deadlock elsewhere in it may leave this working: ask for
-    /// the channels too.
-    pub async fn ping(&self) -> Result<(), AmiError> {
-        self.action("Ping", &[]).await.map(drop)
-    }
-
-    /// A command of Asterisk's console, and what it prints, line by line.
-    pub async fn command(&self, command: &str) -> Result<Vec<String>, AmiError> {
-        let response = self.action("Command", &[("Command", command)]).await?;
-        Ok(response.message.all("Output").map(str::to_owned).collect())
-    }
-
-    /// Channels in use: each leg of a call is one.
-    pub async fn core_show_channels_count(&self) -> Result<usize, AmiError> {
-        Ok(self.action("CoreShowChannels", &[]).await?.entries.len())
-    }
-
     /// Asterisk's version, as `22.10.1`.
     pub async fn version(&self) -> Result<String, AmiError> {
         let response = self.action("CoreSettings", &[]).await?;

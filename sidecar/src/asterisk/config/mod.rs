@@ -31,7 +31,7 @@ use std::path::PathBuf;
 pub use error::ConfigError;
 pub use own::{AMI_PORT, AMI_USER};
 pub use snapshot::{Snapshot, set_trunks};
-pub use trunks::{TrunkPlan, Trunks};
+pub use trunks::Trunks;
 
 /// Where everything comes from and goes to.
 #[derive(Debug, Clone)]

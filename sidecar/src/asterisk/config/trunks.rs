@@ -37,11 +37,6 @@ pub struct TrunkPlan {
 }
 
 impl TrunkPlan {
-    /// Whether a standby's files differ from the active's.
-    pub fn has_registrations(&self) -> bool {
-        !self.registrations.is_empty() || !self.publishes.is_empty() || self.iax_registrations > 0
-    }
-
     /// The modules to reload, in order, after the files were switched: only those that read what
     /// changed.
     pub fn modules_to_reload(&self) -> Vec<&'static str> {

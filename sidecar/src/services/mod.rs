@@ -1,6 +1,11 @@
 //! Everything that may wait, on one thread beside the core's: API calls, traffic, Asterisk's boot and trunks, history, report.
 //!
+//! Reading order: this file (state, loop, dispatch), [`pbx`] (Asterisk), [`traffic`] (the EndpointSlice).
+//!
 //! One owner of all state: events come in through one bounded queue, what takes time is a task that ends in an event.
+
+mod pbx;
+mod traffic;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,31 +14,26 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use pbx_core::{BootTime, Command, Condition, Epoch, Input, Notice, Role};
+use pbx_core::{ApiCall, BootTime, CallId, Command, Condition, Epoch, Input, Notice, Role};
 use pbx_crds::ledger::Ledger;
 use pbx_crds::report::{Problem, Report};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
 
-use crate::asterisk::supervisor::{Action, Phase, Supervisor};
-use crate::asterisk::{self, Booted, Configured};
+use crate::api_watch;
+use crate::asterisk::supervisor::{Phase, Supervisor};
+use crate::asterisk::{Booted, Configured};
 use crate::config::Checked;
 use crate::daemon::{CoreView, FromCore, ToCore};
-use crate::guard::GuardNote;
 use crate::history::{History, Promotion};
 use crate::kubernetes::KubeError;
 use crate::kubernetes::lease::WitnessLease;
-use crate::kubernetes::slice::{Moved, Traffic, TrafficView};
+use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
 use crate::report::{Known, build_report};
-use crate::{api_watch, asterisk::supervisor};
 
-/// Below it, a crash is an accident; from it on, a loop that a person has to look at.
-const CRASH_LOOP: u32 = 3;
-/// A move of the traffic is tried for so long before the role is handed back.
-const TRAFFIC_PATIENCE: Duration = Duration::from_secs(2);
-const TRAFFIC_RETRY: Duration = Duration::from_millis(50);
-const TRAFFIC_DEADLINE: Duration = Duration::from_millis(500);
+/// Nothing is due: the loop waits for events.
+const IDLE: Duration = Duration::from_hours(1);
 
 /// What a task found out.
 pub enum Done {
@@ -161,7 +161,7 @@ impl Services {
             let wait = self
                 .supervisor
                 .next_deadline()
-                .map_or(Duration::from_secs(3600), |due| due.since(now()));
+                .map_or(IDLE, |due| due.since(now()));
             tokio::select! {
                 from_core = self.channels.from_core.recv() => match from_core {
                     Some(message) => self.on_core(message),
@@ -175,29 +175,6 @@ impl Services {
             self.tend_asterisk();
             self.tell_condition();
             self.publish();
-        }
-    }
-
-    fn configure(&mut self) {
-        match asterisk::configure(&self.checked.file.asterisk) {
-            Ok(configured) => {
-                if !configured.is_linked() {
-                    configured.link(false);
-                }
-                self.configured = Some(configured);
-                self.supervisor.on_config();
-            }
-            Err(error) => {
-                tracing::error!(
-                    reason = error.reason(),
-                    error = &error as &dyn std::error::Error,
-                    "Asterisk's configuration cannot be built"
-                );
-                self.fault = Some(Problem {
-                    reason: "ConfigInvalid".into(),
-                    message: error.to_string(),
-                });
-            }
         }
     }
 
@@ -219,7 +196,7 @@ impl Services {
         }
     }
 
-    fn call_api(&self, id: pbx_core::CallId, call: pbx_core::ApiCall) {
+    fn call_api(&self, id: CallId, call: Box<ApiCall>) {
         let Some(objects) = &self.objects else { return };
         let (lease, to_core, done, metrics) = (
             objects.lease.clone(),
@@ -228,13 +205,13 @@ impl Services {
             self.metrics.clone(),
         );
         spawn_local(async move {
-            let (answer, is_reachable) = lease.call(call).await;
+            let (answer, is_reachable) = lease.call(&call).await;
             Metrics::count(
                 &metrics.api_calls,
                 if is_reachable { "Answered" } else { "Failed" },
             );
             let _ = to_core
-                .send(ToCore::Input(Input::Api { call: id, answer }))
+                .send(ToCore::Input(Box::new(Input::Api { call: id, answer })))
                 .await;
             let _ = done.send(Done::ApiReachable(is_reachable)).await;
         });
@@ -253,7 +230,7 @@ impl Services {
                     epoch: epoch.0.cast_signed(),
                     cause,
                     detection: Duration::from_micros(detection_us),
-                    promotion: Duration::from_micros(promotion_us),
+                    took: Duration::from_micros(promotion_us),
                 };
                 let from = from.map(|seat| self.checked.name_of(seat));
                 self.history
@@ -293,138 +270,6 @@ impl Services {
         self.register_trunks();
     }
 
-    fn register_trunks(&self) {
-        if let (Some(configured), Some(booted), Some(_)) =
-            (&self.configured, &self.booted, self.active_epoch)
-        {
-            spawn_local(configured.clone().register_trunks(booted.clone()));
-        }
-    }
-
-    fn move_traffic(&self, epoch: Epoch) {
-        let Some(traffic) = self
-            .objects
-            .as_ref()
-            .and_then(|objects| objects.traffic.clone())
-        else {
-            return;
-        };
-        if self
-            .traffic
-            .as_ref()
-            .is_some_and(|view| traffic.is_here(view) && view.epoch == epoch)
-        {
-            return;
-        }
-        let (known, done, began) = (
-            self.traffic.clone(),
-            self.done.clone(),
-            tokio::time::Instant::now(),
-        );
-        spawn_local(async move {
-            let mut known = known;
-            let result = loop {
-                match traffic
-                    .move_here(epoch, known.take(), TRAFFIC_DEADLINE)
-                    .await
-                {
-                    Ok(Moved::Here(view)) => {
-                        break Done::TrafficMoved(epoch, view, began.elapsed());
-                    }
-                    Ok(Moved::Overtaken(newer)) => break Done::Overtaken(newer),
-                    Err(error) if began.elapsed() > TRAFFIC_PATIENCE => {
-                        break Done::TrafficFailed(epoch, error);
-                    }
-                    Err(_) => tokio::time::sleep(TRAFFIC_RETRY).await,
-                }
-            };
-            let _ = done.send(result).await;
-        });
-    }
-
-    fn on_guard(&mut self, note: GuardNote) {
-        match note {
-            GuardNote::Started => {
-                self.metrics.asterisk_starts.inc();
-                self.end_boot();
-                let Action::Boot = self.supervisor.on_started() else {
-                    return;
-                };
-                self.boot();
-            }
-            GuardNote::Exited {
-                asked,
-                status,
-                quick_exits,
-            } => {
-                tracing::info!(asked, ?status, quick_exits, "Asterisk ended");
-                self.end_boot();
-                self.supervisor.on_exited(now(), quick_exits);
-                self.told_condition = None;
-                self.crash = (quick_exits >= CRASH_LOOP).then(|| Problem {
-                    reason: "AsteriskCrashLoop".into(),
-                    message: format!("Asterisk on {} ended {quick_exits} times within seconds of its start ({status:?}): see the log of its container", self.checked.node),
-                });
-            }
-            GuardNote::Idle => {
-                self.end_boot();
-                self.supervisor.on_exited(now(), 0);
-                self.told_condition = None;
-            }
-            GuardNote::Terminating { .. } => self.on_terminating(),
-        }
-    }
-
-    fn boot(&mut self) {
-        let Some(configured) = self.configured.clone() else {
-            return;
-        };
-        let done = self.done.clone();
-        let task = spawn_local(async move {
-            let boot = configured.boot();
-            tokio::pin!(boot);
-            let booted = match tokio::time::timeout(asterisk::SLOW_BOOT, &mut boot).await {
-                Ok(booted) => booted,
-                Err(_) => {
-                    tracing::warn!(
-                        "Asterisk is not fully booted after {:?}: see the log of its container",
-                        asterisk::SLOW_BOOT
-                    );
-                    boot.await
-                }
-            };
-            let _ = done.send(Done::Booted(booted)).await;
-        });
-        self.boot_task = Some(task.abort_handle());
-    }
-
-    fn end_boot(&mut self) {
-        self.booted = None;
-        if let Some(task) = self.boot_task.take() {
-            task.abort();
-        }
-    }
-
-    fn on_terminating(&mut self) {
-        if std::mem::replace(&mut self.is_terminating, true) {
-            return;
-        }
-        tracing::info!("the pod ends: handing over and leaving");
-        self.supervisor.on_leaving();
-        let (configured, booted, done) = (
-            self.configured.clone(),
-            self.booted.clone(),
-            self.done.clone(),
-        );
-        let is_active = self.active_epoch.is_some();
-        spawn_local(async move {
-            if let (true, Some(configured), Some(booted)) = (is_active, configured, booted) {
-                configured.unregister_trunks(&booted).await;
-            }
-            let _ = done.send(Done::MayLeave).await;
-        });
-    }
-
     fn on_done(&mut self, done: Done) {
         match done {
             Done::ApiReachable(is_reachable) => self.is_api_reachable = is_reachable,
@@ -453,7 +298,7 @@ impl Services {
                 self.note_ledger();
             }
             Done::Overtaken(newer) => {
-                self.send(ToCore::Input(Input::Command(Command::SeenEpoch(newer))))
+                self.ask(&Input::Command(Command::SeenEpoch(newer)));
             }
             Done::TrafficFailed(epoch, error) => self.on_traffic_failed(epoch, &error),
             Done::Booted(booted) => {
@@ -467,65 +312,8 @@ impl Services {
                     self.note_ledger();
                 }
             }
-            Done::MayLeave => self.send(ToCore::Input(Input::Command(Command::Leave))),
+            Done::MayLeave => self.ask(&Input::Command(Command::Leave)),
         }
-    }
-
-    fn on_traffic_seen(&mut self, view: TrafficView) {
-        let highest = self.channels.view.borrow().epoch;
-        if view.epoch.0 > highest {
-            self.send(ToCore::Input(Input::Command(Command::SeenEpoch(
-                view.epoch,
-            ))));
-        }
-        self.traffic = Some(view);
-    }
-
-    fn on_traffic_failed(&mut self, epoch: Epoch, error: &KubeError) {
-        if self.active_epoch != Some(epoch) {
-            return;
-        }
-        tracing::error!(
-            error = error as &dyn std::error::Error,
-            epoch = epoch.0,
-            "the traffic cannot be moved here"
-        );
-        self.fault = Some(Problem {
-            reason: "TrafficFailed".into(),
-            message: format!("{error}: check the sidecar's Role and the API server"),
-        });
-        self.send(ToCore::Input(Input::Command(Command::TrafficFailed {
-            epoch,
-        })));
-        self.move_traffic(epoch);
-    }
-
-    fn tend_asterisk(&mut self) {
-        match self.supervisor.on_tick(now()) {
-            Some(Action::ReadTraffic) => self.read_traffic(),
-            Some(Action::StartSlack) => {
-                if let Some(configured) = &self.configured {
-                    configured.link(false);
-                }
-                self.send(ToCore::StartSlack);
-            }
-            Some(Action::Boot) | None => {}
-        }
-    }
-
-    fn read_traffic(&self) {
-        let Some(traffic) = self
-            .objects
-            .as_ref()
-            .and_then(|objects| objects.traffic.clone())
-        else {
-            return;
-        };
-        let done = self.done.clone();
-        spawn_local(async move {
-            let view = traffic.read(supervisor::SETTLING).await.ok();
-            let _ = done.send(Done::TrafficRead(view)).await;
-        });
     }
 
     fn tell_condition(&mut self) {
@@ -536,8 +324,12 @@ impl Services {
         };
         if self.told_condition != Some(condition) {
             self.told_condition = Some(condition);
-            self.send(ToCore::Input(Input::Condition(condition)));
+            self.ask(&Input::Condition(condition));
         }
+    }
+
+    fn ask(&self, input: &Input) {
+        self.send(ToCore::Input(Box::new(*input)));
     }
 
     fn send(&self, message: ToCore) {
@@ -561,7 +353,7 @@ impl Services {
                 .values()
                 .filter(|other| other.cause == record.cause)
                 .count();
-            gauge.set(count as i64);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

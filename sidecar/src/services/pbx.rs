@@ -1,0 +1,142 @@
+//! What the services do about Asterisk: its configuration, its boot, its trunks, its orderly end.
+
+use pbx_crds::report::Problem;
+use tokio::task::spawn_local;
+
+use super::{Done, Services, now};
+use crate::asterisk;
+use crate::asterisk::supervisor::Action;
+use crate::daemon::ToCore;
+use crate::guard::GuardNote;
+
+/// Below it, a crash is an accident; from it on, a loop that a person has to look at.
+const CRASH_LOOP: u32 = 3;
+
+impl Services {
+    pub(super) fn configure(&mut self) {
+        match asterisk::configure(&self.checked.file.asterisk) {
+            Ok(configured) => {
+                if !configured.is_linked() {
+                    configured.link(false);
+                }
+                self.configured = Some(configured);
+                self.supervisor.on_config();
+            }
+            Err(error) => {
+                tracing::error!(
+                    reason = error.reason(),
+                    error = &error as &dyn std::error::Error,
+                    "Asterisk's configuration cannot be built"
+                );
+                self.fault = Some(Problem {
+                    reason: "ConfigInvalid".into(),
+                    message: error.to_string(),
+                });
+            }
+        }
+    }
+
+    pub(super) fn on_guard(&mut self, note: GuardNote) {
+        match note {
+            GuardNote::Started => {
+                self.metrics.asterisk_starts.inc();
+                self.end_boot();
+                let Action::Boot = self.supervisor.on_started() else {
+                    return;
+                };
+                self.boot();
+            }
+            GuardNote::Exited {
+                asked,
+                status,
+                quick_exits,
+            } => {
+                tracing::info!(asked, ?status, quick_exits, "Asterisk ended");
+                self.end_boot();
+                self.supervisor.on_exited(now(), quick_exits);
+                self.told_condition = None;
+                self.crash = (quick_exits >= CRASH_LOOP).then(|| Problem {
+                    reason: "AsteriskCrashLoop".into(),
+                    message: format!("Asterisk on {} ended {quick_exits} times within seconds of its start ({status:?}): see the log of its container", self.checked.node),
+                });
+            }
+            GuardNote::Idle => {
+                self.end_boot();
+                self.supervisor.on_exited(now(), 0);
+                self.told_condition = None;
+            }
+            GuardNote::Terminating { .. } => self.on_terminating(),
+        }
+    }
+
+    pub(super) fn boot(&mut self) {
+        let Some(configured) = self.configured.clone() else {
+            return;
+        };
+        let done = self.done.clone();
+        let task = spawn_local(async move {
+            let boot = configured.boot();
+            tokio::pin!(boot);
+            let in_time = tokio::time::timeout(asterisk::SLOW_BOOT, &mut boot).await;
+            let booted = if let Ok(booted) = in_time {
+                booted
+            } else {
+                tracing::warn!(
+                    after = ?asterisk::SLOW_BOOT,
+                    "Asterisk is not fully booted yet: see the log of its container"
+                );
+                boot.await
+            };
+            let _ = done.send(Done::Booted(booted)).await;
+        });
+        self.boot_task = Some(task.abort_handle());
+    }
+
+    pub(super) fn end_boot(&mut self) {
+        self.booted = None;
+        if let Some(task) = self.boot_task.take() {
+            task.abort();
+        }
+    }
+
+    pub(super) fn on_terminating(&mut self) {
+        if std::mem::replace(&mut self.is_terminating, true) {
+            return;
+        }
+        tracing::info!("the pod ends: handing over and leaving");
+        self.supervisor.on_leaving();
+        let (configured, booted, done) = (
+            self.configured.clone(),
+            self.booted.clone(),
+            self.done.clone(),
+        );
+        let is_active = self.active_epoch.is_some();
+        spawn_local(async move {
+            if let (true, Some(configured), Some(booted)) = (is_active, configured, booted) {
+                configured.unregister_trunks(&booted).await;
+            }
+            let _ = done.send(Done::MayLeave).await;
+        });
+    }
+
+    pub(super) fn tend_asterisk(&mut self) {
+        match self.supervisor.on_tick(now()) {
+            Some(Action::ReadTraffic) => self.read_traffic(),
+            Some(Action::StartSlack) => {
+                if let Some(configured) = &self.configured {
+                    configured.link(false);
+                }
+                self.send(ToCore::StartSlack);
+            }
+            Some(Action::Boot) | None => {}
+        }
+    }
+
+    pub(super) fn register_trunks(&self) {
+        if let (Some(configured), Some(booted), Some(_)) =
+            (&self.configured, &self.booted, self.active_epoch)
+        {
+            spawn_local(configured.clone().register_trunks(booted.clone()));
+        }
+    }
+}

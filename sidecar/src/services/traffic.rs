@@ -1,0 +1,100 @@
+//! What the services do about the traffic: point it here after a promotion, and see where it points.
+
+use std::time::Duration;
+
+use pbx_core::{Command, Epoch, Input};
+use pbx_crds::report::Problem;
+use tokio::task::spawn_local;
+
+use super::{Done, Services};
+use crate::asterisk::supervisor;
+use crate::kubernetes::KubeError;
+use crate::kubernetes::slice::{Moved, TrafficView};
+
+/// A move of the traffic is tried for so long before the role is handed back.
+const TRAFFIC_PATIENCE: Duration = Duration::from_secs(2);
+const TRAFFIC_RETRY: Duration = Duration::from_millis(50);
+const TRAFFIC_DEADLINE: Duration = Duration::from_millis(500);
+
+impl Services {
+    pub(super) fn move_traffic(&self, epoch: Epoch) {
+        let Some(traffic) = self
+            .objects
+            .as_ref()
+            .and_then(|objects| objects.traffic.clone())
+        else {
+            return;
+        };
+        if self
+            .traffic
+            .as_ref()
+            .is_some_and(|view| traffic.is_here(view) && view.epoch == epoch)
+        {
+            return;
+        }
+        let (known, done, began) = (
+            self.traffic.clone(),
+            self.done.clone(),
+            tokio::time::Instant::now(),
+        );
+        spawn_local(async move {
+            let mut known = known;
+            let result = loop {
+                match traffic
+                    .move_here(epoch, known.take(), TRAFFIC_DEADLINE)
+                    .await
+                {
+                    Ok(Moved::Here(view)) => {
+                        break Done::TrafficMoved(epoch, view, began.elapsed());
+                    }
+                    Ok(Moved::Overtaken(newer)) => break Done::Overtaken(newer),
+                    Err(error) if began.elapsed() > TRAFFIC_PATIENCE => {
+                        break Done::TrafficFailed(epoch, error);
+                    }
+                    Err(_) => tokio::time::sleep(TRAFFIC_RETRY).await,
+                }
+            };
+            let _ = done.send(result).await;
+        });
+    }
+
+    pub(super) fn on_traffic_seen(&mut self, view: TrafficView) {
+        let highest = self.channels.view.borrow().epoch;
+        if view.epoch.0 > highest {
+            self.ask(&Input::Command(Command::SeenEpoch(view.epoch)));
+        }
+        self.traffic = Some(view);
+    }
+
+    pub(super) fn on_traffic_failed(&mut self, epoch: Epoch, error: &KubeError) {
+        if self.active_epoch != Some(epoch) {
+            return;
+        }
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            epoch = epoch.0,
+            "the traffic cannot be moved here"
+        );
+        self.fault = Some(Problem {
+            reason: "TrafficFailed".into(),
+            message: format!("{error}: check the sidecar's Role and the API server"),
+        });
+        self.ask(&Input::Command(Command::TrafficFailed { epoch }));
+        self.move_traffic(epoch);
+    }
+
+    pub(super) fn read_traffic(&self) {
+        let Some(traffic) = self
+            .objects
+            .as_ref()
+            .and_then(|objects| objects.traffic.clone())
+        else {
+            return;
+        };
+        let done = self.done.clone();
+        spawn_local(async move {
+            let view = traffic.read(supervisor::SETTLING).await.ok();
+            let _ = done.send(Done::TrafficRead(view)).await;
+        });
+    }
+}
