@@ -23,7 +23,16 @@ impl Node {
             None if self.is_leaving() => (self.highest_epoch, Body::Leave),
             None => (self.highest_epoch, Body::Hello),
         };
-        self.send_to_others(now, None, epoch, body, effects);
+        for seat in self.peer_seats() {
+            if body != Body::Hello || self.needs_hello(now, seat) {
+                self.send(now, seat, epoch, body, effects);
+            }
+        }
+    }
+
+    /// Any message is a sign of life: a standby that acknowledges every beat says hello by that, at half the packets.
+    fn needs_hello(&self, now: BootTime, seat: Seat) -> bool {
+        now.since(self.peer(seat).told_at) >= self.settings.timing.keepalive
     }
 
     /// A new candidate asks again soon: a voter's grant to the old active may lapse a moment after its own.
@@ -68,6 +77,7 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) {
         self.save(effects);
+        self.peers[usize::from(to.0)].told_at = now;
         effects.push(Effect::Send(Message {
             from: self.settings.seat,
             occupant: self.settings.occupant,

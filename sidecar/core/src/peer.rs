@@ -13,6 +13,8 @@ pub(crate) struct Peer {
     /// Its newest stamp: what a handover echoes (R5).
     pub(crate) last_sent_at: BootTime,
     pub(crate) heard_at: Option<BootTime>,
+    /// When this node said anything to it last.
+    pub(crate) told_at: BootTime,
     pub(crate) condition: PeerCondition,
     /// Since when it has said without a break that it is ready.
     pub(crate) ready_since: Option<BootTime>,
