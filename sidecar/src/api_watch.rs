@@ -1,5 +1,5 @@
 //! What a sidecar looks at in the API without being asked: where the traffic points, whether the server answers, where silent
-//! peers are, and once what the status tells of the past. Reads only (I4): a watch, one small GET every two seconds.
+//! peers are, and once what the status tells of the past. Reads only (I4): a watch, one small GET every five seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,9 @@ use crate::kubernetes::slice::{self, Traffic};
 use crate::kubernetes::{pods, resource};
 use crate::services::{Done, Objects};
 
-/// API reachability is known before it is needed; a silent cut is noticed within this and the deadline.
-const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// API reachability is known before it is needed. The end of the watch says at once that a server is gone; a silent cut is
+/// noticed within this and the deadline.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(250);
 /// The server ends a watch after this; it is begun again.
@@ -46,27 +47,29 @@ pub fn spawn(
 /// Follows the slice. The end of a watch is the first sign of an API server that went away.
 async fn watch_traffic(traffic: Traffic, done: mpsc::Sender<Done>) {
     loop {
-        match traffic.read(PROBE_DEADLINE).await {
-            Ok(view) => {
-                let version = view.version.clone();
+        match traffic.list(PROBE_DEADLINE).await {
+            Ok((view, version)) => {
                 let _ = done.send(Done::ApiReachable(true)).await;
-                let _ = done.send(Done::TrafficSeen(view)).await;
+                if let Some(view) = view {
+                    let _ = done.send(Done::TrafficSeen(view)).await;
+                }
                 follow(&traffic, &version, &done).await;
             }
             Err(error) => {
                 let _ = done.send(Done::ApiReachable(error.is_answered())).await;
-                tokio::time::sleep(RETRY).await;
             }
         }
+        // Also after a watch that ended at once: a server that refuses it is not asked in a loop.
+        tokio::time::sleep(RETRY).await;
     }
 }
 
 async fn follow(traffic: &Traffic, version: &str, done: &mpsc::Sender<Done>) {
     let params = WatchParams::default()
-        .fields(&format!("metadata.name={}", traffic.name()))
+        .fields(&traffic.selector())
         .timeout(WATCH_SECONDS);
     let Ok(events) = traffic.api().watch(&params, version).await else {
-        return tokio::time::sleep(RETRY).await;
+        return;
     };
     let mut events = events.boxed();
     while let Ok(Some(event)) = events.try_next().await {

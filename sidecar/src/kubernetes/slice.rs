@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use pbx_core::Epoch;
 use pbx_crds::names;
 use serde_json::json;
@@ -63,11 +63,6 @@ impl Traffic {
         }
     }
 
-    /// The name of the slice.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The API of the slice, for a watch.
     pub fn api(&self) -> &Api<EndpointSlice> {
         &self.api
@@ -83,6 +78,29 @@ impl Traffic {
         )
         .await?;
         Ok(view(&slice))
+    }
+
+    /// Reads it, uncached, as a list of one: a watch must begin at the list's resourceVersion, since that of an object that
+    /// did not change for long is too old for an API server that was restarted.
+    pub async fn list(
+        &self,
+        deadline: Duration,
+    ) -> Result<(Option<TrafficView>, String), KubeError> {
+        let params = ListParams::default().fields(&self.selector());
+        let list = within(
+            "list EndpointSlice",
+            &self.name,
+            deadline,
+            self.api.list(&params),
+        )
+        .await?;
+        let seen = list.items.first().map(view);
+        Ok((seen, list.metadata.resource_version.unwrap_or_default()))
+    }
+
+    /// The field selector that names this one slice.
+    pub fn selector(&self) -> String {
+        format!("metadata.name={}", self.name)
     }
 
     /// Whether `view` names this node.
