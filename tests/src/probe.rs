@@ -1,14 +1,14 @@
 //! A SIP client that asks all the time: OPTIONS by UDP from inside a node's network namespace, alternately from a new port and
 //! from a kept one, noting for each when it left, when its 200 came, and which pod sent that.
 //!
-//! One thread does it all, so no lock stands between a packet and its time. Leaves out calls and registrations.
+//! One thread does it all, so that no other stands between a packet and its time. Leaves out calls and registrations.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::time::Timespec;
 
 use crate::clock::Moment;
+use crate::cluster::wait_until;
 use crate::netns::run_in;
 
 pub use log::{FLOWS, Flow, ProbeLog, Request};
@@ -67,6 +68,8 @@ struct Shared {
     is_ended: AtomicBool,
     /// Answers so far, of [`FLOWS`] in their order.
     answered: [AtomicUsize; 2],
+    /// The same, by the pod that sent them.
+    answered_by: Mutex<BTreeMap<Ipv4Addr, [usize; 2]>>,
 }
 
 impl Probe {
@@ -98,6 +101,19 @@ impl Probe {
         Ok(probe)
     }
 
+    /// Waits until `pod` has answered so many requests of each flow.
+    pub fn wait_answered_by(&self, pod: Ipv4Addr, count: usize, timeout: Duration) -> Result<()> {
+        wait_until(&format!("{count} answers of {pod}"), timeout, || {
+            let answered_by = self.shared.answered_by();
+            let counts = answered_by.get(&pod).copied().unwrap_or_default();
+            Ok(counts.iter().all(|found| *found >= count))
+        })
+        .with_context(|| {
+            let counts = self.shared.answered_by();
+            format!("answers so far from a new port and a kept one, by pod: {counts:?}")
+        })
+    }
+
     /// Ends it and returns what it saw.
     pub fn finish(self) -> Result<ProbeLog> {
         self.shared.is_ended.store(true, Ordering::Relaxed);
@@ -111,6 +127,14 @@ impl Probe {
         counts
             .iter()
             .all(|count| count.load(Ordering::Relaxed) >= 3)
+    }
+}
+
+impl Shared {
+    fn answered_by(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, [usize; 2]>> {
+        // Counting cannot leave it half-done.
+        let guard = self.answered_by.lock();
+        guard.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,7 +256,7 @@ impl Asking {
     fn receive(&mut self, source: u64) {
         if source == WIRE {
             while let Some((number, who)) = self.wire.next() {
-                note_answerer(&mut self.requests, number, who);
+                self.note_answerer(number, who);
             }
             return;
         }
@@ -258,14 +282,18 @@ impl Asking {
             }
         }
     }
-}
 
-/// The same packet is seen once on each link that it passes.
-fn note_answerer(requests: &mut [Request], number: usize, who: Ipv4Addr) {
-    if let Some(request) = requests.get_mut(number)
-        && request.answers.iter().all(|(known, _)| *known != who)
-    {
-        request.answers.push((who, Moment::now()));
+    /// The same packet is seen once on each link that it passes.
+    fn note_answerer(&mut self, number: usize, who: Ipv4Addr) {
+        let Some(request) = self.requests.get_mut(number) else {
+            return;
+        };
+        if request.answers.iter().all(|(known, _)| *known != who) {
+            request.answers.push((who, Moment::now()));
+            let mut answered_by = self.shared.answered_by();
+            let counts = answered_by.entry(who).or_default();
+            counts[usize::from(request.flow == Flow::Kept)] += 1;
+        }
     }
 }
 

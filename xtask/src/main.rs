@@ -45,9 +45,20 @@ enum Command {
     },
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            // The chain of causes alone: a backtrace tells a user nothing.
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
     let mut tally = checks::Tally::default();
-    match Arguments::parse().command {
+    match command {
         Command::Cluster(command) => cluster::run(command)?,
         Command::Demo(arguments) => demo::run(&arguments)?,
         Command::Test => {

@@ -51,6 +51,11 @@ pub fn kill_sidecar(office: &Office) -> Result<f64> {
         .context("the sidecar never resumed")?
         .at
         .ms_since(killed_at);
+    let successor = pod.processes_of("pbx-sidecar")?.remove(0);
+    ensure!(
+        successor.pid != sidecar.pid,
+        "the killed sidecar goes on: {sidecar:?}"
+    );
     let after = office.wait_whole()?;
     let lost = notices
         .iter()

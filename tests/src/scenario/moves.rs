@@ -8,10 +8,13 @@ use serde::Serialize;
 
 use crate::clock::Moment;
 use crate::office::{NAME, NAMESPACE, Office};
-use crate::probe::{Flow, ProbeLog};
+use crate::probe::{Flow, Probe, ProbeLog};
 use crate::sidecar_log::{CoreNotice, notices_since};
 use crate::watcher::{Change, Seen, View};
 
+/// Of each flow: a second of them, as long as a stale path may lead to the old node.
+const ANSWERS_AFTER: usize = 250;
+const ANSWERS_TIMEOUT: Duration = Duration::from_secs(20);
 const MOVE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What a move took, in milliseconds from the cause.
@@ -55,7 +58,7 @@ pub fn observe(office: &Office, steps: &Steps) -> Result<Move> {
     let before = office.wait_whole()?;
     let from_address = office.serving_address()?;
     let probe = office.probe(office.service()?)?;
-    let done = carry_out(office, steps, &before);
+    let done = carry_out(office, steps, &before, &probe);
     // Whatever happened, the client ends.
     let log = probe.finish()?;
     let (started_at, after) = done?;
@@ -74,7 +77,12 @@ pub fn observe(office: &Office, steps: &Steps) -> Result<Move> {
     Ok(found)
 }
 
-fn carry_out(office: &Office, steps: &Steps, before: &View) -> Result<(Moment, View)> {
+fn carry_out(
+    office: &Office,
+    steps: &Steps,
+    before: &View,
+    probe: &Probe,
+) -> Result<(Moment, View)> {
     let started_at = (steps.cause)(office)?;
     let old = before.status.active.as_deref();
     let has_moved = |view: &View| {
@@ -87,6 +95,8 @@ fn carry_out(office: &Office, steps: &Steps, before: &View) -> Result<(Moment, V
     (steps.repair)(office)?;
     // With the client still asking: the old node's return as a standby must not be heard.
     let after = office.wait_whole()?;
+    let address = office.serving_address()?;
+    probe.wait_answered_by(address, ANSWERS_AFTER, ANSWERS_TIMEOUT)?;
     Ok((started_at, after))
 }
 
