@@ -6,5 +6,7 @@ RUN groupadd --system --gid 101 asterisk && useradd --system --uid 101 --gid 101
     && apt-get update \
     && apt-get install --yes --no-install-recommends asterisk \
     && rm -rf /var/lib/apt/lists/* /usr/share/doc /usr/share/man
+# Half of Debian's modules, and so half of the time to start.
+COPY asterisk-modules.conf /etc/asterisk/modules.conf
 USER 101:101
 CMD ["asterisk", "-f"]

@@ -31,6 +31,7 @@ use crate::status::PbxClusterStatus;
     doc = "A highly available Asterisk: one active node, the others standing by.",
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name is longer than 40 characters: shorten it, since the names of pods and objects are made from it"),
     validation = Rule::new("!self.metadata.name.contains('.')").message("the name contains a dot: use letters, digits and '-', since pods' host names are made from it"),
+    validation = Rule::new("self.spec.nodes % 2 != 0 || duration(self.spec.failover.deadtime) - duration(self.spec.failover.warntime) >= duration('350ms')").message("with an even number of nodes deadtime must be at least 350ms above warntime, the time to take the witness: raise deadtime, lower warntime, or use 3 or 5 nodes"),
     printcolumn(name = "Active", type_ = "string", json_path = ".status.active", description = "The node that serves"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready", description = "Standbys that could take over, of those configured"),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", description = "Grows with every promotion"),

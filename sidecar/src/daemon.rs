@@ -146,7 +146,10 @@ impl Daemon {
         let start = Start {
             now: now(),
             incarnation: config::new_incarnation(),
-            record: records.read_record(),
+            record: records.read_record().filter(|record| {
+                // Without an API server the seats are the file's: who left comes back, after its quarantine.
+                !record.has_left || settings.fixed_seats.is_none()
+            }),
             guard: first.map_or(FoundAtStart::Nothing, |event| found(&event)),
         };
         tracing::info!(seat = settings.seat.0, has_record = start.record.is_some(), found = ?start.guard, "core starts");

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::images::{Image, ImageSpec, build_image};
+use crate::images::{FileContent, Image, ImageFile, ImageSpec, build_image};
 use crate::packages::{self, ASTERISK_CHROOT};
 use crate::progress::{Step, output_of};
 use crate::tools::{cached, cached_at_any_version, log_path};
@@ -23,10 +23,13 @@ const SUITE: &str = "forky";
 const PREFIX: &str = "asterisk-forky-";
 const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
 /// Raised when [`TRIMMED`] or the image's settings change.
-const IMAGE_REVISION: u32 = 1;
+const IMAGE_REVISION: u32 = 2;
+/// The modules that a SIP telephone system needs; the same file as the Dockerfile puts there.
+const MODULES: &[u8] = include_bytes!("../../docker/asterisk-modules.conf");
 
 /// Left out of the image: a path, or all paths that begin with it when it ends with `*`.
 const TRIMMED: &[&str] = &[
+    "etc/asterisk/modules.conf",
     "etc/apt*",
     "etc/cron*",
     "etc/systemd*",
@@ -111,6 +114,11 @@ fn spec(root: PathBuf) -> ImageSpec {
         user: Some("101:101".into()),
         rootfs: Some(root),
         left_out: TRIMMED,
+        files: vec![ImageFile {
+            path: "etc/asterisk/modules.conf".into(),
+            content: FileContent::Bytes(MODULES.to_vec()),
+            mode: 0o644,
+        }],
         empty_folders: vec![
             ("var/log/asterisk".into(), 101),
             ("var/cache/asterisk".into(), 101),

@@ -42,7 +42,7 @@ pub enum Effect {
 pub enum ApiCall {
     /// GET of the Lease without a resourceVersion (R14).
     Read,
-    /// PUT of the Lease with the resourceVersion that it was read with.
+    /// A write of the Lease, bound to the resourceVersion that it was read with.
     Write(LeaseWrite),
 }
 

@@ -36,6 +36,13 @@ pub struct TrafficView {
     pub address: Option<String>,
 }
 
+impl TrafficView {
+    /// Its version as a number, for what is older: an event of a watch may come after the answer of a later write.
+    pub fn version_number(&self) -> u64 {
+        self.version.parse().unwrap_or(0)
+    }
+}
+
 /// What came of a move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moved {

@@ -80,6 +80,14 @@ pub struct Channels {
     pub report: watch::Sender<Arc<Report>>,
 }
 
+/// How far the orderly end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    NotAsked,
+    Leaving,
+    Left,
+}
+
 /// The services.
 pub struct Services {
     checked: Arc<Checked>,
@@ -95,11 +103,14 @@ pub struct Services {
     /// The epoch this node serves under.
     active_epoch: Option<Epoch>,
     traffic: Option<TrafficView>,
+    /// A task is pointing the traffic here.
+    is_moving: bool,
     is_api_reachable: bool,
     /// What the core knows; it forgets readiness with every end of Asterisk.
     told_condition: Option<Condition>,
-    is_terminating: bool,
-    has_left: bool,
+    end: End,
+    /// This process itself was told to end; in a pod that comes after the PBX container has ended.
+    is_signalled: bool,
     crash: Option<Problem>,
     fault: Option<Problem>,
 }
@@ -130,10 +141,11 @@ impl Services {
             boot_task: None,
             active_epoch: None,
             traffic: None,
+            is_moving: false,
             is_api_reachable: false,
             told_condition: None,
-            is_terminating: false,
-            has_left: false,
+            end: End::NotAsked,
+            is_signalled: false,
             crash: None,
             fault: None,
         };
@@ -169,8 +181,14 @@ impl Services {
                 },
                 Some(done) = done.recv() => self.on_done(done),
                 changed = self.channels.view.changed() => if changed.is_err() { return },
-                _ = terminate.recv() => if self.has_left { return } else { self.on_terminating() },
+                _ = terminate.recv() => {
+                    self.is_signalled = true;
+                    self.on_terminating();
+                }
                 () = tokio::time::sleep(wait) => {}
+            }
+            if self.end == End::Left && self.is_signalled {
+                return;
             }
             self.tend_asterisk();
             self.tell_condition();
@@ -254,7 +272,7 @@ impl Services {
             }
             Notice::SeatsChanged => {}
             Notice::Left => {
-                self.has_left = true;
+                self.end = End::Left;
                 self.send(ToCore::EndGuard);
             }
         }
@@ -289,6 +307,7 @@ impl Services {
                 }
             }
             Done::TrafficMoved(epoch, view, took) => {
+                self.is_moving = false;
                 self.traffic = Some(view);
                 self.fault = self
                     .fault
@@ -298,6 +317,7 @@ impl Services {
                 self.note_ledger();
             }
             Done::Overtaken(newer) => {
+                self.is_moving = false;
                 self.ask(&Input::Command(Command::SeenEpoch(newer)));
             }
             Done::TrafficFailed(epoch, error) => self.on_traffic_failed(epoch, &error),
@@ -367,7 +387,7 @@ impl Services {
             view,
             phase: self.supervisor.phase(),
             is_ready: self.supervisor.is_ready(),
-            is_terminating: self.is_terminating,
+            is_terminating: self.end != End::NotAsked,
             version: self
                 .booted
                 .as_ref()

@@ -3,7 +3,7 @@
 use pbx_crds::report::Problem;
 use tokio::task::spawn_local;
 
-use super::{Done, Services, now};
+use super::{Done, End, Services, now};
 use crate::asterisk;
 use crate::asterisk::supervisor::Action;
 use crate::daemon::ToCore;
@@ -100,9 +100,10 @@ impl Services {
     }
 
     pub(super) fn on_terminating(&mut self) {
-        if std::mem::replace(&mut self.is_terminating, true) {
+        if self.end != End::NotAsked {
             return;
         }
+        self.end = End::Leaving;
         tracing::info!("the pod ends: handing over and leaving");
         self.supervisor.on_leaving();
         let (configured, booted, done) = (

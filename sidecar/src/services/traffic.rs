@@ -17,7 +17,7 @@ const TRAFFIC_RETRY: Duration = Duration::from_millis(50);
 const TRAFFIC_DEADLINE: Duration = Duration::from_millis(500);
 
 impl Services {
-    pub(super) fn move_traffic(&self, epoch: Epoch) {
+    pub(super) fn move_traffic(&mut self, epoch: Epoch) {
         let Some(traffic) = self
             .objects
             .as_ref()
@@ -28,10 +28,11 @@ impl Services {
         if self
             .traffic
             .as_ref()
-            .is_some_and(|view| traffic.is_here(view) && view.epoch == epoch)
+            .is_some_and(|view| traffic.is_here(view) && view.epoch <= epoch)
         {
             return;
         }
+        self.is_moving = true;
         let (known, done, began) = (
             self.traffic.clone(),
             self.done.clone(),
@@ -63,10 +64,19 @@ impl Services {
         if view.epoch.0 > highest {
             self.ask(&Input::Command(Command::SeenEpoch(view.epoch)));
         }
+        let is_older = |known: &TrafficView| known.version_number() > view.version_number();
+        if self.traffic.as_ref().is_some_and(is_older) {
+            return;
+        }
         self.traffic = Some(view);
+        // Somebody took the endpoint away, such as by deleting the slice: while this node serves, it points here.
+        if let (Some(epoch), false) = (self.active_epoch, self.is_moving) {
+            self.move_traffic(epoch);
+        }
     }
 
     pub(super) fn on_traffic_failed(&mut self, epoch: Epoch, error: &KubeError) {
+        self.is_moving = false;
         if self.active_epoch != Some(epoch) {
             return;
         }
