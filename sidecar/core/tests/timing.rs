@@ -39,77 +39,61 @@ fn timings_derived_from_detection_hold() {
     }
 }
 
-#[test]
-fn each_broken_rule_says_what_to_change() {
+/// Sound timings with one broken rule each, and what is said of it.
+fn broken() -> Vec<(Timing, &'static str)> {
     let good = Timing::default();
-    let cases = [
+    let with = |change: fn(&mut Timing)| {
+        let mut timing = good;
+        change(&mut timing);
+        timing
+    };
+    vec![
         (
-            Timing {
-                warntime: ms(150),
-                ..good
-            },
+            with(|t| t.warntime = ms(150)),
             "warntime 150ms is below twice keepalive 100ms: raise warntime to 200ms",
         ),
         (
-            Timing {
-                warntime: ms(800),
-                ..good
-            },
+            with(|t| t.warntime = ms(800)),
             "deadtime 800ms is not above warntime 800ms: raise deadtime to 1.6s",
         ),
         (
-            Timing {
-                witness_hold: ms(900),
-                ..good
-            },
+            with(|t| t.witness_hold = ms(900)),
             "witness hold 900ms is above deadtime 800ms: lower the witness hold to 800ms",
         ),
         (
-            Timing {
-                witness_hold_alone: ms(500),
-                ..good
-            },
+            with(|t| t.witness_hold_alone = ms(500)),
             "lone witness hold 500ms is below witness hold 800ms: raise it to 800ms",
         ),
         (
-            Timing {
-                stop_margin: ms(50),
-                ..good
-            },
+            with(|t| t.stop_margin = ms(50)),
             "stop margin 50ms is not above kill margin 50ms: raise the stop margin to 100ms",
         ),
         (
-            Timing {
-                api_deadline: ms(200),
-                ..good
-            },
+            with(|t| t.api_deadline = ms(200)),
             "less than two API deadlines of 200ms: raise deadtime to 910ms",
         ),
         (
-            Timing {
-                witness_hold: ms(500),
-                ..good
-            },
+            with(|t| t.witness_hold = ms(500)),
             "less than two API deadlines of 140ms: raise the witness hold (and deadtime) to 570ms",
         ),
         (
-            Timing {
-                clock_drift_ppm: 100_000,
-                ..good
-            },
+            with(|t| t.clock_drift_ppm = 100_000),
             "clock drift of 100000 ppm is not below 100000 ppm: lower it to 5000",
         ),
         (
-            Timing {
-                deadtime: ms(401),
-                warntime: ms(200),
-                stop_margin: ms(300),
-                ..good
-            },
+            with(|t| {
+                t.deadtime = ms(401);
+                t.warntime = ms(200);
+                t.stop_margin = ms(300);
+            }),
             "deadtime 401ms leaves no time to serve with stop margin 300ms: raise deadtime to 510ms",
         ),
-    ];
-    for (timing, fix) in cases {
+    ]
+}
+
+#[test]
+fn each_broken_rule_says_what_to_change() {
+    for (timing, fix) in broken() {
         let said: Vec<String> = timing.problems(2).iter().map(ToString::to_string).collect();
         assert!(
             said.iter().any(|problem| problem.contains(fix)),

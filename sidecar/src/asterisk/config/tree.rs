@@ -249,27 +249,36 @@ impl Reader<'_> {
                 Statement::Include {
                     name: included,
                     optional,
-                } => {
-                    let before = self.tree.placements.len();
-                    self.tree.placements.push(placed(
-                        name,
-                        index,
-                        section,
-                        Kind::Include {
-                            opens_sections: false,
-                        },
-                    ));
-                    self.include(name, index, included, *optional, depth)?;
-                    let opens_sections = self.tree.placements[before..]
-                        .iter()
-                        .any(|brought| brought.kind == Kind::Header);
-                    self.tree.placements[before].kind = Kind::Include { opens_sections };
-                }
+                } => self.included(name, index, (included, *optional), section, depth)?,
                 Statement::Exec { command } => {
                     return Err(self.unseen(name, index, &format!("#exec {command}")));
                 }
             }
         }
+        Ok(())
+    }
+
+    /// An include as a statement of its own: it matters whether what it brings begins sections.
+    fn included(
+        &mut self,
+        name: &str,
+        index: usize,
+        (included, optional): (&str, bool),
+        section: Option<usize>,
+        depth: usize,
+    ) -> Result<(), ConfigError> {
+        let before = self.tree.placements.len();
+        let kind = Kind::Include {
+            opens_sections: false,
+        };
+        self.tree
+            .placements
+            .push(placed(name, index, section, kind));
+        self.include(name, index, included, optional, depth)?;
+        let opens_sections = self.tree.placements[before..]
+            .iter()
+            .any(|brought| brought.kind == Kind::Header);
+        self.tree.placements[before].kind = Kind::Include { opens_sections };
         Ok(())
     }
 
