@@ -11,7 +11,7 @@ use pbx_tests::measure::{Figure, Goal};
 use pbx_tests::office::{NAME, NAMESPACE, Office, ready};
 use pbx_tests::scenario::kills::signal_asterisk;
 use pbx_tests::scenario::moves::{Move, Steps, observe};
-use pbx_tests::scenario::nodes::{power_off_of_active, power_on};
+use pbx_tests::scenario::nodes::{keep_operator_off, power_off_of_active, power_on};
 use pbx_tests::tools::{cache_dir, kubectl};
 
 /// What a failing demo may have to show.
@@ -84,6 +84,7 @@ fn show(arguments: &Arguments) -> Result<()> {
 
 fn show_node_off(office: &Office) -> Result<Move> {
     let node = office.active_pod()?.node;
+    keep_operator_off(office, node)?;
     let repair = |office: &Office| {
         println!("{node} is off, and the standby serves:\n");
         print_state(office)?;

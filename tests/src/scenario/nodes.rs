@@ -7,13 +7,14 @@ use anyhow::{Context, Result};
 use super::moves::{Move, Steps, observe};
 use crate::clock::Moment;
 use crate::cluster::{NodeId, NodeState};
-use crate::office::Office;
+use crate::office::{OPERATOR_NAMESPACE, Office};
 
 const SILENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Powers the active's node off; once the standby serves, the node is powered on again and its pod comes back.
 pub fn power_off(office: &Office) -> Result<Move> {
     let node = office.active_pod()?.node;
+    keep_operator_off(office, node)?;
     let repair = |office: &Office| power_on(office, node);
     let found = observe(
         office,
@@ -35,6 +36,29 @@ pub fn power_off_of_active(office: &Office) -> Result<Moment> {
     let at = Moment::now();
     office.cluster.crash(node)?;
     Ok(at)
+}
+
+/// Moves the operator to another node if it runs on this one: lost with it, it would be missed by the status alone, but for the minutes
+/// that Kubernetes takes to start it elsewhere.
+pub fn keep_operator_off(office: &Office, node: NodeId) -> Result<()> {
+    let cluster = &office.cluster;
+    let mut pods = cluster.running_pods().into_iter();
+    let Some(pod) = pods.find(|pod| pod.namespace == OPERATOR_NAMESPACE && pod.node == node) else {
+        return Ok(());
+    };
+    let own = ["--namespace", OPERATOR_NAMESPACE];
+    cluster.kubectl(&["cordon", &node.to_string()])?;
+    let moved = cluster
+        .kubectl(&[&["delete", "pod", &pod.name], &own[..]].concat())
+        .and_then(|_| {
+            let ready = ["wait", "deployment", "--all", "--timeout=60s"];
+            let available = ["--for=condition=Available"];
+            cluster.kubectl(&[&ready[..], &available, &own].concat())
+        });
+    // After a failure too.
+    cluster.kubectl(&["uncordon", &node.to_string()])?;
+    moved.context("move the operator to another node")?;
+    office.wait_whole().map(drop)
 }
 
 /// Powers a node on again, once the status shows that its pod is missed: what follows then is its return.
