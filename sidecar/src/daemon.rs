@@ -61,6 +61,8 @@ pub enum FromCore {
 /// What the doors see of the core: published when it changes, not with every beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CoreView {
+    /// The core has started: before it, nothing here means anything.
+    pub has_started: bool,
     /// The node's role.
     pub role: Role,
     /// Of an active, the epoch it serves under; else the highest seen.
@@ -377,6 +379,7 @@ impl Daemon {
 /// What the doors see of a core that has not started.
 pub fn view_before_start() -> CoreView {
     CoreView {
+        has_started: false,
         role: Role::Quarantined,
         epoch: 0,
         active: None,
@@ -389,6 +392,7 @@ pub fn view_before_start() -> CoreView {
 
 fn core_view(view: &View, now: BootTime, warntime: Duration) -> CoreView {
     CoreView {
+        has_started: true,
         role: view.role,
         epoch: view.epoch.unwrap_or(view.highest_epoch).0,
         active: view.active.map(|(seat, _)| seat),

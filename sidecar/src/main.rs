@@ -141,9 +141,13 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
 
 async fn serve_http(
     address: std::net::SocketAddr,
-    report: watch::Receiver<Arc<pbx_crds::report::Report>>,
+    mut report: watch::Receiver<Arc<pbx_crds::report::Report>>,
     metrics: Metrics,
 ) {
+    // A sidecar that was restarted says nothing before its core knows that it still serves.
+    if report.changed().await.is_err() {
+        return;
+    }
     if let Err(error) = http::serve(address, report, metrics).await {
         tracing::error!(%address, %error, "HTTP cannot be served: the node works, and nobody sees it");
     }

@@ -14,7 +14,7 @@ use pbx_crds::names;
 use pbx_crds::report::Report;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Three of the sidecar's signs of life.
@@ -22,6 +22,9 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_LINE_BYTES: usize = 256 * 1024;
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// A sidecar that was killed is back within this, its role kept: nobody is told of the gap.
+const RESTART_GRACE: Duration = Duration::from_millis(500);
+const RESTART_RETRY: Duration = Duration::from_millis(50);
 
 /// What a follower tells.
 #[derive(Debug)]
@@ -67,6 +70,7 @@ pub enum StreamError {
 /// Follows the sidecar at `address` and tells `words`, with `uid`, until nobody listens.
 pub async fn follow(address: IpAddr, uid: String, words: mpsc::Sender<(String, Word)>) {
     let mut backoff = FIRST_BACKOFF;
+    let mut broken_at: Option<Instant> = None;
     loop {
         let mut has_spoken = false;
         let target = SocketAddr::new(address, names::HTTP_PORT);
@@ -77,12 +81,21 @@ pub async fn follow(address: IpAddr, uid: String, words: mpsc::Sender<(String, W
         tracing::debug!(%address, error = &error as &dyn std::error::Error, "report stream lost");
         if has_spoken {
             backoff = FIRST_BACKOFF;
-            if words.send((uid.clone(), Word::Lost)).await.is_err() {
-                return;
-            }
+            broken_at = Some(Instant::now());
         }
-        sleep(backoff).await;
-        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        let Some(since) = broken_at else {
+            sleep(backoff).await;
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            continue;
+        };
+        if since.elapsed() < RESTART_GRACE {
+            sleep(RESTART_RETRY).await;
+            continue;
+        }
+        broken_at = None;
+        if words.send((uid.clone(), Word::Lost)).await.is_err() {
+            return;
+        }
     }
 }
 

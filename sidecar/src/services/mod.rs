@@ -379,6 +379,9 @@ impl Services {
 
     fn publish(&mut self) {
         let view = *self.channels.view.borrow_and_update();
+        if !view.has_started {
+            return;
+        }
         self.metrics
             .active
             .set(i64::from(view.role == Role::Active));
