@@ -82,7 +82,16 @@ impl SeatsRecord {
 }
 
 impl QuorumRecord {
-    /// The content of a Lease that was just made: everyone observes it before taking it (R9).
+    /// The content of the very first Lease of a cluster: free, since nobody can count on an earlier one. The status says
+    /// that a Lease was made *before* it is made, so this is written once in a cluster's life.
+    pub fn first(count: u8) -> Self {
+        Self {
+            holder: HolderRecord::Nobody,
+            ..Self::created(0, SeatsRecord::empty(count))
+        }
+    }
+
+    /// The content of a Lease that was made again: everyone observes it before taking it (R9).
     pub fn created(epoch: u64, seats: SeatsRecord) -> Self {
         Self {
             holder: HolderRecord::Created,
@@ -108,6 +117,13 @@ mod tests {
                 "seats": {"count": 2, "occupants": [null, null], "requested": [false, false]}
             })
         );
+    }
+
+    #[test]
+    fn the_first_lease_is_free_and_one_made_again_is_not() {
+        assert_eq!(QuorumRecord::first(2).holder, HolderRecord::Nobody);
+        let again = QuorumRecord::created(7, SeatsRecord::empty(2));
+        assert_eq!(again.holder, HolderRecord::Created);
     }
 
     #[test]

@@ -32,13 +32,14 @@ impl Objects<'_> {
         let status = found.and_then(|cluster| cluster.status).unwrap_or_default();
         let epoch = u64::try_from(status.epoch.unwrap_or(0)).unwrap_or(0);
         let count = self.cluster.nodes;
-        let seats = if let Some(witness) = &status.witness {
-            SeatsRecord::from_status(witness, count)
-        } else {
+        let Some(witness) = &status.witness else {
             self.write_empty_map().await?;
-            SeatsRecord::empty(count)
+            return Ok(QuorumRecord::first(count));
         };
-        Ok(QuorumRecord::created(epoch, seats))
+        Ok(QuorumRecord::created(
+            epoch,
+            SeatsRecord::from_status(witness, count),
+        ))
     }
 
     async fn write_empty_map(&self) -> Result<(), ApplyError> {
