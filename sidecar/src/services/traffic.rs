@@ -9,7 +9,7 @@ use tokio::task::spawn_local;
 use super::{Done, Services};
 use crate::asterisk::supervisor;
 use crate::kubernetes::KubeError;
-use crate::kubernetes::slice::{Moved, TrafficView};
+use crate::kubernetes::slice::{Moved, Traffic, TrafficView};
 
 /// A move of the traffic is tried for so long before the role is handed back.
 const TRAFFIC_PATIENCE: Duration = Duration::from_secs(2);
@@ -17,12 +17,13 @@ const TRAFFIC_RETRY: Duration = Duration::from_millis(50);
 const TRAFFIC_DEADLINE: Duration = Duration::from_millis(500);
 
 impl Services {
+    /// The EndpointSlice, where traffic is moved by one.
+    pub(super) fn slice(&self) -> Option<Traffic> {
+        self.objects.as_ref()?.traffic.clone()
+    }
+
     pub(super) fn move_traffic(&mut self, epoch: Epoch) {
-        let Some(traffic) = self
-            .objects
-            .as_ref()
-            .and_then(|objects| objects.traffic.clone())
-        else {
+        let Some(traffic) = self.slice() else {
             return;
         };
         if self
@@ -94,11 +95,7 @@ impl Services {
     }
 
     pub(super) fn read_traffic(&self) {
-        let Some(traffic) = self
-            .objects
-            .as_ref()
-            .and_then(|objects| objects.traffic.clone())
-        else {
+        let Some(traffic) = self.slice() else {
             return;
         };
         let done = self.done.clone();
