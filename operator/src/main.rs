@@ -88,6 +88,9 @@ async fn client() -> anyhow::Result<Client> {
         .await
         .context("no way to the API server: run in a pod, or set KUBECONFIG")?;
     config.connect_timeout = Some(Duration::from_secs(5));
+    // Above the minute in which a watch always says something. With the default of five minutes, a connection that a killed API
+    // server left half open held a reconcile up for three (seen).
+    config.read_timeout = Some(Duration::from_secs(75));
     Client::try_from(config).context("cannot make a client of the API server")
 }
 

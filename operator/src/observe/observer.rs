@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pbx_crds::{PbxCluster, PbxClusterStatus};
@@ -123,7 +124,17 @@ impl Observer {
             .show_active(&self.key, &observed, &status);
         retry |= self.label_pods(&observed, &status).await;
         retry |= self.roll(&rollout).await;
-        let lease = self.tools.stores.leases.get(&self.lease_ref());
+        // A cluster that was deleted and made again begins with empty seats: its predecessor's Lease may still stand for a moment.
+        let is_own = |lease: &Arc<Lease>| {
+            let mut owners = lease.owner_references().iter();
+            owners.any(|owner| cluster.uid().as_ref() == Some(&owner.uid))
+        };
+        let lease = self
+            .tools
+            .stores
+            .leases
+            .get(&self.lease_ref())
+            .filter(is_own);
         let look_again = self.seats.turn(&cluster, &observed, lease.as_deref()).await;
         for announcement in self.announced.news(&observed) {
             self.tools.announcer.announce(&cluster, announcement);
