@@ -293,13 +293,9 @@ impl Services {
             Done::ApiReachable(is_reachable) => self.is_api_reachable = is_reachable,
             Done::TrafficSeen(view) => self.on_traffic_seen(view),
             Done::TrafficRead(view) => {
-                let traffic = self
-                    .objects
-                    .as_ref()
-                    .and_then(|objects| objects.traffic.as_ref());
                 let is_here = view
                     .as_ref()
-                    .zip(traffic)
+                    .zip(self.slice())
                     .map(|(view, traffic)| traffic.is_here(view));
                 self.supervisor.on_traffic(now(), is_here);
                 if let Some(view) = view {
