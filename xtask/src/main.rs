@@ -11,6 +11,7 @@ mod cluster;
 mod demo;
 mod generate;
 mod licences;
+mod simulate;
 mod tidy;
 
 /// The project's own commands.
@@ -34,6 +35,8 @@ enum Command {
     Ci,
     /// Check the rules that neither rustfmt nor clippy knows, and the licences
     Tidy,
+    /// Run the real core in random worlds: at most one serves, and after the last fault one does
+    Simulate(simulate::Arguments),
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
@@ -74,6 +77,7 @@ fn run(command: Command) -> Result<ExitCode> {
             tidy::check()?;
             licences::check()?;
         }
+        Command::Simulate(arguments) => simulate::run(&arguments)?,
         Command::Bench(command) => bench::run(command)?,
         Command::Generate { check } => generate::run(check)?,
     }

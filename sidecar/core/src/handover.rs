@@ -157,7 +157,8 @@ impl Node {
         self.raise_epoch(now, effects);
     }
 
-    /// Repeats the handover until the heir beats, declines, or falls silent for warntime.
+    /// Repeats the handover until the heir beats, declines, falls silent for warntime, or begins another life: that one
+    /// knows nothing of it, and would be refused as long as the vote is renewed for the former.
     pub(crate) fn tend_heir(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
         let Some(mut heir) = self.heir else { return };
         if now < heir.next_send_at {
@@ -166,9 +167,9 @@ impl Node {
         let timing = self.settings.timing;
         let peer = *self.peer(heir.seat);
         let grant = self.grant.as_mut().expect("an heir holds the vote");
-        if !peer.is_heard_within(now, timing.warntime) {
-            self.heir = None;
-            return;
+        let is_same_life = peer.incarnation == grant.incarnation;
+        if !is_same_life || !peer.is_heard_within(now, timing.warntime) {
+            return self.give_up_heir(now, heir);
         }
         grant.expires_at = now.after(timing.deadtime);
         self.last_granted_at = now;
@@ -182,6 +183,18 @@ impl Node {
             detected_after_us,
         };
         self.send(now, heir.seat, heir.epoch, body, effects);
+    }
+
+    /// The vote stays given. A planned move that failed so is no planned one any more.
+    fn give_up_heir(&mut self, now: BootTime, heir: Heir) {
+        self.heir = None;
+        if heir.cause.is_planned() {
+            self.vacancy = Vacancy {
+                cause: Cause::NodeSilent,
+                from: Some(heir.seat),
+                since: self.peer(heir.seat).heard_at.unwrap_or(now),
+            };
+        }
     }
 
     /// R5: the vote of a stopped active. It counts from this node's own stamp, echoed.

@@ -62,16 +62,20 @@ impl Node {
         if !is_for_us {
             return;
         }
-        self.rise_above_former_life(now, message);
         if !self.is_member(message) {
             return self.witness.hint(now);
         }
+        self.rise_above_former_life(now, message, effects);
         let peer = &mut self.peers[usize::from(message.from.0)];
         if peer.occupant == Some(message.occupant) && message.incarnation < peer.incarnation {
             return;
         }
         peer.note(now, message);
-        if message.to_incarnation == self.incarnation && self.can_vote(now) {
+        if message.to_incarnation != self.incarnation {
+            // Who was struck hears it nowhere else: to others, another sits in this seat, or nobody.
+            return self.witness.hint(now);
+        }
+        if self.can_vote(now) {
             self.obey(now, message, effects);
         }
     }
@@ -134,9 +138,16 @@ impl Node {
         }
     }
 
-    /// R13: in quarantine, a life goes above any that its seat is addressed with.
-    fn rise_above_former_life(&mut self, now: BootTime, message: &Message) {
-        if now < self.quarantine_until && message.to_incarnation > self.incarnation {
+    /// R13: a life goes above any that its seat is addressed with, or peers would never listen to it (the wall clock
+    /// may have gone back). It forgets nothing by that; a bid is given up first, since its votes are the lower life's.
+    fn rise_above_former_life(
+        &mut self,
+        now: BootTime,
+        message: &Message,
+        effects: &mut Vec<Effect>,
+    ) {
+        if message.to_incarnation > self.incarnation && self.asterisk.is_idle() {
+            self.drop_bid(now, effects);
             self.incarnation = Incarnation(message.to_incarnation.0 + 1);
         }
     }

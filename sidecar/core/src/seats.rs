@@ -4,6 +4,7 @@
 
 use crate::lease_calls::Purpose;
 use crate::node::Node;
+use crate::peer::Peer;
 use crate::rule::{Rule, holds};
 use crate::{
     BootTime, Effect, LeaseContent, MAX_NODES, Notice, Occupant, Record, Seat, Seats, Settings,
@@ -162,6 +163,7 @@ impl Node {
             self.uncount(seat);
         }
         self.membership.struck[index] = false;
+        self.peers[index] = Peer::default();
         self.witness.reset_hint();
     }
 

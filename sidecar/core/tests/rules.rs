@@ -1,7 +1,5 @@
 //! One test, or more, for each rule of the protocol: the situation, and what comes of it. R13 is in seats.rs.
 
-mod world;
-
 use std::time::Duration;
 
 use pbx_core::{
@@ -9,9 +7,9 @@ use pbx_core::{
     GuardEvent, Holder, Incarnation, Input, LeaseContent, LeaseView, Notice, Occupant, Role, Seat,
     Suppression, Timing,
 };
-use world::desk::{Desk, record, seats};
-use world::faults::Fault;
-use world::{SECOND, World};
+use pbx_model::desk::{Desk, record, seats};
+use pbx_model::world::faults::Fault;
+use pbx_model::world::{SECOND, World};
 
 fn lease(version: u64, holder: Holder, hold: Duration) -> LeaseView {
     let content = LeaseContent {
