@@ -1,6 +1,7 @@
 //! The vote: whom it is given to, and when it comes back (R5, R6, R7, R10, R11).
 
 use crate::bid::Vacancy;
+use crate::handover::Heir;
 use crate::node::Node;
 use crate::rule::{Rule, holds};
 use crate::{Body, BootTime, Cause, Effect, Epoch, Incarnation, Message, Occupant, Seat, Timing};
@@ -49,11 +50,9 @@ impl Node {
                 since: now,
             };
         }
-        if self
-            .heir
-            .is_some_and(|heir| heir.seat == beat.from && beat.epoch >= heir.epoch)
-        {
-            self.heir = None;
+        let is_taken_up = |heir: &Heir| heir.seat == beat.from && beat.epoch >= heir.epoch;
+        if let Some(heir) = self.heir.filter(is_taken_up) {
+            self.forget_heir(now, heir);
         }
         self.give_vote(now, beat.from, beat.occupant, beat.incarnation, beat.epoch);
         let body = Body::Ack {

@@ -169,7 +169,7 @@ impl Node {
         let grant = self.grant.as_mut().expect("an heir holds the vote");
         let is_same_life = peer.incarnation == grant.incarnation;
         if !is_same_life || !peer.is_heard_within(now, timing.warntime) {
-            return self.give_up_heir(now, heir);
+            return self.forget_heir(now, heir);
         }
         grant.expires_at = now.after(timing.deadtime);
         self.last_granted_at = now;
@@ -185,8 +185,8 @@ impl Node {
         self.send(now, heir.seat, heir.epoch, body, effects);
     }
 
-    /// The vote stays given. A planned move that failed so is no planned one any more.
-    fn give_up_heir(&mut self, now: BootTime, heir: Heir) {
+    /// It beats, or will not. The vote stays given. If it falls silent now, that is no planned move any more.
+    pub(crate) fn forget_heir(&mut self, now: BootTime, heir: Heir) {
         self.heir = None;
         if heir.cause.is_planned() {
             self.vacancy = Vacancy {

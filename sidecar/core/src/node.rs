@@ -31,6 +31,8 @@ use crate::{
 pub struct Node {
     pub(crate) settings: Settings,
     pub(crate) incarnation: Incarnation,
+    /// What this very life was called before it rose above a former one: the Lease may still say so.
+    pub(crate) former_incarnation: Option<Incarnation>,
     pub(crate) booted_at: BootTime,
     pub(crate) quarantine_until: BootTime,
     pub(crate) stepped_at: BootTime,
@@ -114,6 +116,7 @@ impl Node {
         let mut node = Self {
             settings: *settings,
             incarnation: start.incarnation,
+            former_incarnation: None,
             booted_at: now,
             quarantine_until: now.after(settings.timing.quarantine()),
             stepped_at: now,

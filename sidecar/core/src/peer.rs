@@ -139,16 +139,21 @@ impl Node {
     }
 
     /// R13: a life goes above any that its seat is addressed with, or peers would never listen to it (the wall clock
-    /// may have gone back). It forgets nothing by that; a bid is given up first, since its votes are the lower life's.
+    /// may have gone back). It forgets nothing by that, so its votes stay given and its own bid keeps what it counts;
+    /// voters take its new name for another candidate, until what they gave to the old one lapses.
     fn rise_above_former_life(
         &mut self,
         now: BootTime,
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
-        if message.to_incarnation > self.incarnation && self.asterisk.is_idle() {
-            self.drop_bid(now, effects);
-            self.incarnation = Incarnation(message.to_incarnation.0 + 1);
+        if message.to_incarnation <= self.incarnation {
+            return;
+        }
+        self.former_incarnation = Some(self.incarnation);
+        self.incarnation = Incarnation(message.to_incarnation.0 + 1);
+        if self.bid.is_some() {
+            self.raise_epoch(now, effects);
         }
     }
 

@@ -132,7 +132,7 @@ impl Node {
             // The strike stands until a read shows the request withdrawn.
             self.membership.struck[index] &= read.requested[index];
         } else if old.is_none() || self.can_do_without(now, seat) {
-            self.forget(seat, old);
+            self.forget(seat, old, new);
             seats.occupants[index] = new;
             seats.requested[index] = read.requested[index];
             effects.push(Effect::Notice(Notice::SeatsChanged));
@@ -156,10 +156,14 @@ impl Node {
         self.covers_deadline(self.authority_without(now, seat))
     }
 
-    fn forget(&mut self, seat: Seat, old: Option<Occupant>) {
+    /// Who is replaced, or was struck, never comes back. Who is only missing from the map may: a Lease made anew from
+    /// an older map lacks whoever came last.
+    fn forget(&mut self, seat: Seat, old: Option<Occupant>, new: Option<Occupant>) {
         let index = usize::from(seat.0);
         if old.is_some() {
-            self.membership.former[index] = old;
+            if new.is_some() || self.membership.struck[index] {
+                self.membership.former[index] = old;
+            }
             self.uncount(seat);
         }
         self.membership.struck[index] = false;

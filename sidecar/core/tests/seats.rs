@@ -8,7 +8,7 @@ use pbx_core::{
 };
 use pbx_model::desk::{Desk, OWN, seats};
 use pbx_model::world::faults::Fault;
-use pbx_model::world::{MS, World};
+use pbx_model::world::{MS, SECOND, World};
 
 fn free_lease() -> LeaseView {
     let (epoch, hold) = (Epoch(0), Duration::from_millis(800));

@@ -63,7 +63,7 @@ pub struct World {
     pub cut_until: Vec<Vec<u64>>,
     /// All notices: when, which pod.
     pub notices: Vec<(u64, usize, Notice)>,
-    /// When whose record was lost.
+    /// When whose memory was lost: a start without a record, an end.
     pub forgotten: Vec<(u64, usize)>,
     /// Sent so far.
     pub messages: u64,
@@ -71,7 +71,7 @@ pub struct World {
     pub steps: u64,
     /// Switchovers that were ordered.
     pub switchovers: u64,
-    /// Pods that were told to go, or replaced.
+    /// Pods that were told to go, or replaced, or may find themselves outside of a Lease made anew.
     pub departures: u64,
     /// Prints what happens, for whoever looks into a seed.
     pub is_traced: bool,

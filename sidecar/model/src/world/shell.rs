@@ -191,6 +191,7 @@ impl World {
         }
         self.crash(pod);
         self.pods[pod].dead_since = Some(self.now);
+        self.forgotten.push((self.now, pod));
         let seat = self.pods[pod].seat.0;
         if self.pod_in(seat) == pod {
             let at = self.now + self.random.between(500 * MS, 2 * SECOND);
@@ -225,6 +226,7 @@ impl World {
     /// From the copy in the status, which may be older than what was lost.
     pub(super) fn new_lease(&mut self) {
         if self.api.lease.is_none() {
+            self.departures += 1;
             self.api.create(self.status, self.timing.witness_hold_alone);
         }
     }
