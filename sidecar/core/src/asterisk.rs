@@ -8,7 +8,7 @@ use crate::rule::{Rule, holds};
 use crate::{BootTime, Cause, Effect, GuardEvent, Notice, Seat, Suppression};
 
 /// What may be serving here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Asterisk {
     /// The latest deadline ordered: the kernel's timer stands nowhere later.
     ordered: Option<BootTime>,
@@ -23,7 +23,7 @@ pub(crate) struct Asterisk {
 }
 
 /// What comes after the confirmation of a stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Stopping {
     pub(crate) then: AfterStop,
     pub(crate) cause: Cause,
@@ -31,7 +31,7 @@ pub(crate) struct Stopping {
 }
 
 /// What a stop is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum AfterStop {
     /// To this seat, or to the best.
     HandOver(Option<Seat>),
@@ -70,6 +70,22 @@ impl Asterisk {
         self.ordered = Some(deadline);
         self.confirmed = Some(deadline);
         self.is_inherited = true;
+    }
+
+    #[cfg(feature = "model")]
+    pub(crate) fn rebase(
+        &mut self,
+        rebase: &crate::Rebase<'_>,
+        over: std::time::Duration,
+        patience: std::time::Duration,
+    ) {
+        self.ordered = self.ordered.map(|at| rebase.own(at, over));
+        self.confirmed = self.confirmed.map(|at| rebase.own(at, over));
+        self.restarting = self.restarting.map(|at| rebase.own(at, patience));
+        if let Some(stopping) = &mut self.stopping {
+            stopping.cause = Cause::Startup;
+            stopping.since = rebase.now;
+        }
     }
 
     /// A deadline is on its way to the guard.

@@ -7,7 +7,7 @@ use crate::rule::{Rule, holds};
 use crate::{Body, BootTime, Cause, Effect, Epoch, Incarnation, Message, Occupant, Seat, Timing};
 
 /// A vote given to a peer: no other gets it before it lapses or is released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Grant {
     pub(crate) candidate: Seat,
     pub(crate) occupant: Occupant,

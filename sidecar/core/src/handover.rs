@@ -9,13 +9,22 @@ use crate::rule::{Rule, holds};
 use crate::{Body, BootTime, Cause, Effect, Epoch, Message, Notice, Seat, Suppression};
 
 /// Whom the vote was handed to, until it beats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Heir {
     pub(crate) seat: Seat,
     pub(crate) epoch: Epoch,
     pub(crate) next_send_at: BootTime,
     cause: Cause,
     since: BootTime,
+}
+
+#[cfg(feature = "model")]
+impl Heir {
+    pub(crate) fn rebase(&mut self, rebase: &crate::Rebase<'_>) {
+        self.next_send_at = rebase.own(self.next_send_at, Duration::ZERO);
+        self.cause = Cause::Startup;
+        self.since = rebase.now;
+    }
 }
 
 impl Node {

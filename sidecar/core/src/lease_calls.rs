@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What a node knows of the Lease, and the call that is on its way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Witness {
     pub(crate) seen: Option<Observation>,
     pub(crate) call: Option<OpenCall>,
@@ -34,7 +34,7 @@ pub(crate) struct Witness {
     pub(crate) hint_interval: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct OpenCall {
     pub(crate) id: CallId,
     pub(crate) purpose: Purpose,
@@ -42,7 +42,7 @@ pub(crate) struct OpenCall {
 }
 
 /// What a call is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     Read,
     /// Take or renew.

@@ -10,13 +10,13 @@ use crate::node::Node;
 use crate::{Body, BootTime, Cause, Effect, Message, Notice, Seats};
 
 /// How far the leaving has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Leaving {
     since: BootTime,
     stage: Stage,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// Hands over, frees, and still votes.
     Told {
@@ -30,6 +30,16 @@ enum Stage {
     },
     /// Silent.
     Gone,
+}
+
+#[cfg(feature = "model")]
+impl Leaving {
+    pub(crate) fn rebase(&mut self, rebase: &crate::Rebase<'_>, patience: Duration) {
+        self.since = rebase.own(self.since, patience);
+        if let Stage::Departed { may_vacate_at } = &mut self.stage {
+            *may_vacate_at = rebase.own(*may_vacate_at, patience);
+        }
+    }
 }
 
 /// How long a leaver tries to empty its seat before it leaves that to others.

@@ -3,7 +3,7 @@
 use crate::{BootTime, Cause, Epoch, Incarnation, Occupant, Seat};
 
 /// One datagram between two nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
     /// The sender's seat.
     pub from: Seat,
@@ -26,7 +26,7 @@ pub struct Message {
 }
 
 /// What a node says of itself with every message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PeerCondition {
     /// Asterisk is fully booted and could serve now.
     pub is_ready: bool,
@@ -37,7 +37,7 @@ pub struct PeerCondition {
 }
 
 /// The kinds of message (DESIGN section 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     /// I live, and bid for nothing.
     Hello,

@@ -27,7 +27,7 @@ use crate::{
 /// - [`Node::view`] is what the rest of the sidecar may see.
 ///
 /// Time is an argument: the node's own `CLOCK_BOOTTIME`. A step never goes back behind an earlier one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Node {
     pub(crate) settings: Settings,
     pub(crate) incarnation: Incarnation,

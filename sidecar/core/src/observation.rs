@@ -3,7 +3,7 @@
 use crate::{BootTime, LeaseView};
 
 /// What was read, and since when it has not changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Observation {
     pub(crate) lease: LeaseView,
     /// When the answer of the first read of this very version arrived.

@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::{Body, BootTime, Effect, Incarnation, Message, Occupant, PeerCondition, Seat};
 
 /// A peer, by seat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Peer {
     pub(crate) occupant: Option<Occupant>,
     pub(crate) incarnation: Incarnation,

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The seat map as this node goes by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Membership {
     /// `None`: not read yet, no vote (R13 rule 5).
     pub(crate) seats: Option<Seats>,

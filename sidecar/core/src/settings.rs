@@ -3,7 +3,7 @@
 use crate::{BootTime, Incarnation, Occupant, Record, Seat, Seats, Timing};
 
 /// What does not change while the sidecar runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// This node's place.
     pub seat: Seat,
@@ -23,7 +23,7 @@ pub struct Settings {
 }
 
 /// What a sidecar finds when it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Start {
     /// The node's clock.
     pub now: BootTime,
@@ -36,7 +36,7 @@ pub struct Start {
 }
 
 /// What the guard says to a sidecar that starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FoundAtStart {
     /// Asterisk does not run.
     Nothing,

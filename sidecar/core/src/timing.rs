@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// All durations of the protocol. Made once, checked by [`Timing::problems`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// A beat leaves this often.
     pub keepalive: Duration,
