@@ -163,8 +163,13 @@ impl Scenario {
             }
         });
         let Some(event) = next else { return };
+        let is_end = matches!(event, GuardEvent::Exited { .. } | GuardEvent::Stopped);
+        if is_end {
+            // As the sidecar's driver does: what was ordered before concerns a run that is gone.
+            state.change(index, |pod| pod.orders.clear());
+        }
         self.input(state, index, Input::Guard(event));
-        if matches!(event, GuardEvent::Exited { .. } | GuardEvent::Stopped) {
+        if is_end {
             self.tell_condition(state, index, false);
         }
     }

@@ -10,7 +10,7 @@ mod scenario;
 mod start;
 mod state;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pbx_core::{CallId, Input, Role, Seat};
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -68,6 +68,7 @@ pub struct Explored {
 
 /// Explores at most so many states, breadth first, so that a violation is shown on a shortest path.
 pub fn explore(scenario: Scenario, most_states: usize, threads: usize, limit: Duration) -> Explored {
+    let start = Instant::now();
     let checker = scenario
         .checker()
         .threads(threads)
@@ -91,7 +92,7 @@ pub fn explore(scenario: Scenario, most_states: usize, threads: usize, limit: Du
         states: checker.state_count(),
         unique: checker.unique_state_count(),
         depth: checker.max_depth(),
-        is_closed: checker.state_count() < most_states && violation.is_none(),
+        is_closed: checker.state_count() < most_states && start.elapsed() < limit && violation.is_none(),
         violation,
         moves: discoveries.contains_key(MOVES),
     }
