@@ -46,6 +46,11 @@ impl Services {
                 };
                 self.boot();
             }
+            GuardNote::Ending => {
+                self.end_boot();
+                self.supervisor.on_ending();
+                self.told_condition = None;
+            }
             GuardNote::Exited {
                 asked,
                 status,
