@@ -130,8 +130,8 @@ fn stand_in_with_many_threads() {
     let memory = vec![1_u8; MEMORY_BYTES];
     thread::spawn(|| thread::sleep(SHORT_LIFE));
     for _ in 3..THREADS {
-        thread::spawn(|| thread::sleep(Duration::from_secs(60)));
+        thread::spawn(|| thread::sleep(Duration::from_mins(1)));
     }
-    thread::sleep(Duration::from_secs(60));
+    thread::sleep(Duration::from_mins(1));
     assert_eq!(memory[MEMORY_BYTES / 2], 1);
 }
