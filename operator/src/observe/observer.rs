@@ -27,6 +27,8 @@ use super::{ClusterKey, Mailbox, Tools, status};
 const QUEUE: usize = 64;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// So long a standby may take to follow before the status tells that nobody serves: many times what a handover takes.
+const HANDOVER_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Follows one cluster.
 pub struct Observer {
@@ -43,6 +45,8 @@ pub struct Observer {
     /// Pods that were deleted here and may still stand in the store.
     deleted: HashSet<String>,
     retry: Duration,
+    /// Since when nobody serves and a standby is about to.
+    between_actives_since: Option<Instant>,
 }
 
 struct Follower {
@@ -73,6 +77,7 @@ impl Observer {
             announced: Announced::default(),
             deleted: HashSet::new(),
             retry: FIRST_RETRY,
+            between_actives_since: None,
         }
     }
 
@@ -118,6 +123,9 @@ impl Observer {
         let observed = self.observe(&cluster, pods);
         let now = Timestamp::now();
         let (status, rollout) = status::status_of(&observed, now);
+        if let Some(until) = self.handover_awaited_until(&observed, &status) {
+            return Some(until);
+        }
         let mut retry = self.write_status(&cluster, &observed, &status).await;
         self.tools
             .metrics
@@ -142,6 +150,20 @@ impl Observer {
         let change = status::next_change(&observed, now).map(|at| from_now(at, now));
         let retry = retry.then(|| Instant::now() + self.retry);
         [change, retry, look_again].into_iter().flatten().min()
+    }
+
+    /// The moment until which the next active is waited for before anything is written; `None`: write now.
+    fn handover_awaited_until(
+        &mut self,
+        observed: &Observed,
+        status: &PbxClusterStatus,
+    ) -> Option<Instant> {
+        if !status::is_between_actives(observed, status) {
+            self.between_actives_since = None;
+            return None;
+        }
+        let since = *self.between_actives_since.get_or_insert_with(Instant::now);
+        Some(since + HANDOVER_PATIENCE).filter(|until| *until > Instant::now())
     }
 
     fn pods(&self) -> BTreeMap<String, PodFacts> {

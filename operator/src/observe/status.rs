@@ -44,6 +44,15 @@ pub fn status_of(observed: &Observed, now: Timestamp) -> (PbxClusterStatus, Roll
     (status, rollout)
 }
 
+/// Whether `new` tells only of a moment between two actives: the old one has gone, and a standby is about to follow. The
+/// write of such a status would stand in the way of the next one, which is what people wait for.
+pub fn is_between_actives(observed: &Observed, new: &PbxClusterStatus) -> bool {
+    let is_heir = |report: &Report| report.role == ReportedRole::Standby && report.ready;
+    observed.status.active.is_some()
+        && new.active.is_none()
+        && observed.all_connected().any(|(_, report)| is_heir(report))
+}
+
 /// When the status will change though nothing happens: a start that takes too long.
 pub fn next_change(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let starts = observed
