@@ -192,9 +192,10 @@ async fn objects(checked: &Checked) -> anyhow::Result<Option<Objects>> {
         return Ok(None);
     };
     let client = kubernetes::connect(kubernetes.kubeconfig.as_ref()).await?;
+    let spare = kubernetes::connect(kubernetes.kubeconfig.as_ref()).await?;
     let deadline = checked.settings.timing.api_deadline;
     let lease = WitnessLease::new(
-        client.clone(),
+        [client.clone(), spare],
         &kubernetes.namespace,
         &checked.file.cluster,
         &kubernetes.lease,

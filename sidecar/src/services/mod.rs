@@ -116,7 +116,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Builds the configuration and starts the tasks that look at the API.
+    /// Starts the tasks that look at the API.
     pub fn start(
         checked: Arc<Checked>,
         objects: Option<Objects>,
@@ -128,7 +128,7 @@ impl Services {
         let needs_traffic_read = objects
             .as_ref()
             .is_some_and(|objects| objects.traffic.is_some());
-        let mut services = Self {
+        let services = Self {
             supervisor: Supervisor::new(needs_traffic_read),
             checked,
             objects,
@@ -149,7 +149,6 @@ impl Services {
             crash: None,
             fault: None,
         };
-        services.configure();
         services.note_ledger();
         if let Some(objects) = &services.objects {
             api_watch::spawn(

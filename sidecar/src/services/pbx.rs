@@ -18,7 +18,8 @@ const CRASH_LOOP: u32 = 3;
 const CALM_AFTER_DELETION: Duration = Duration::from_millis(500);
 
 impl Services {
-    pub(super) fn configure(&mut self) {
+    /// Once the guard is there: in a pod, what the image has by default was copied before its container began.
+    fn configure(&mut self) {
         match asterisk::configure(&self.checked.file.asterisk) {
             Ok(configured) => {
                 if !configured.is_linked() {
@@ -42,6 +43,9 @@ impl Services {
     }
 
     pub(super) fn on_guard(&mut self, note: GuardNote) {
+        if self.configured.is_none() {
+            self.configure();
+        }
         match note {
             GuardNote::Started => {
                 self.metrics.asterisk_starts.inc();
