@@ -9,20 +9,22 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pbx_core::{
-    ApiCall, BootTime, CallId, Effect, FoundAtStart, Input, Message, Node, Notice, Role, Seat,
-    Start, View,
+    ApiCall, Body, BootTime, CallId, Effect, FoundAtStart, Input, Message, Node, Notice, Role,
+    Seat, Start, View,
 };
 use pbx_guard::protocol::Event;
 use socket2::SockRef;
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{self, Checked};
-use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order};
+use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order, first_state, found};
 use crate::metrics::Metrics;
 use crate::peer::seal::MAX_DATAGRAM_BYTES;
 use crate::peer::{Opener, Payload, PeerBook, Sealer, codec};
 use crate::record::RecordStore;
+use crate::recorder::entry::Mark;
+use crate::recorder::{Recorder, Shot};
 
 /// What a sidecar that starts waits for a guard that is there but does not answer, beyond deadtime: by then the kernel has
 /// ended whatever served under an older deadline, even if the guard itself is frozen.
@@ -41,6 +43,10 @@ pub enum ToCore {
     SendLedger(Seat, Vec<Vec<u8>>),
     /// End the PBX container.
     EndGuard,
+    /// Keep a moment of the services in the flight recorder.
+    Mark(BootTime, Mark),
+    /// A copy of the flight recorder; none, if one was taken just before.
+    TakeFlight(oneshot::Sender<Option<Shot>>),
 }
 
 /// What the loop asks of the services.
@@ -87,6 +93,8 @@ pub struct Channels {
     pub outbox: mpsc::Sender<FromCore>,
     /// What the doors see.
     pub view: watch::Sender<CoreView>,
+    /// Copies of the flight recorder, to be written.
+    pub shots: mpsc::Sender<Shot>,
 }
 
 /// The loop.
@@ -101,6 +109,7 @@ pub struct Daemon {
     records: RecordStore,
     channels: Channels,
     metrics: Metrics,
+    recorder: Recorder,
     own_seat: Seat,
     warntime: Duration,
     work: Work,
@@ -156,6 +165,7 @@ impl Daemon {
         };
         tracing::info!(seat = settings.seat.0, has_record = start.record.is_some(), found = ?start.guard, "core starts");
         let node = Node::new(settings, start, &mut work.effects);
+        let recorder = Recorder::new(&settings, &start, &work.effects, &node);
         let mut daemon = Self {
             node,
             driver: Driver::default(),
@@ -167,6 +177,7 @@ impl Daemon {
             records,
             channels,
             metrics,
+            recorder,
             own_seat: settings.seat,
             warntime: settings.timing.warntime,
             work,
@@ -190,6 +201,7 @@ impl Daemon {
             match happened {
                 Happened::Datagram(length, from) => self.on_datagram(&mut buffer[..length], from),
                 Happened::Guard(LinkEvent::Event(event)) => {
+                    self.mark_event(now, &event);
                     self.driver.on_event(now, event, &mut self.work.orders);
                 }
                 Happened::Guard(LinkEvent::Lost) => self.driver.on_lost(),
@@ -202,17 +214,17 @@ impl Daemon {
             }
             self.carry_out(now);
             self.publish(now);
+            self.keep_flight(now);
             self.metrics.last_step_at_ns.store(now.0, Ordering::Relaxed);
         }
     }
 
     async fn wait(&mut self, buffer: &mut [u8]) -> Happened {
+        let deadline = self.node.next_deadline().min(self.recorder.next_deadline());
         let deadline = self
             .driver
             .next_deadline()
-            .map_or(self.node.next_deadline(), |due| {
-                due.min(self.node.next_deadline())
-            });
+            .map_or(deadline, |due| due.min(deadline));
         let wait = deadline.since(now());
         tokio::select! {
             biased;
@@ -262,6 +274,9 @@ impl Daemon {
                 }
             }
             ToCore::EndGuard => Driver::exit(&mut self.work.orders),
+            ToCore::Mark(at, mark) => self.recorder.on_mark(at, mark, &self.node),
+            // Who asked may have gone: then nobody wants it.
+            ToCore::TakeFlight(reply) => drop(reply.send(self.recorder.on_asked(now()))),
         }
     }
 
@@ -283,6 +298,8 @@ impl Daemon {
                 self.work.orders = orders;
             } else if let Some(input) = self.work.inputs.pop_front() {
                 self.node.step(now, input, &mut self.work.effects);
+                let effects = &self.work.effects;
+                self.recorder.on_step(now, &input, effects, &self.node);
             } else {
                 return;
             }
@@ -336,6 +353,10 @@ impl Daemon {
             codec::encode_core(message, digest, out);
         });
         self.send_datagram(address);
+        if matches!(message.body, Body::Handover { .. }) {
+            let mark = Mark::HandoverSent { to: message.to };
+            self.recorder.on_mark(self::now(), mark, &self.node);
+        }
     }
 
     fn send_ledger(&mut self, seat: Seat, part: &[u8]) {
@@ -357,6 +378,24 @@ impl Daemon {
             self.metrics.sent.inc();
         } else {
             Metrics::count(&self.metrics.dropped, "NotSent");
+        }
+    }
+
+    fn mark_event(&mut self, now: BootTime, event: &Event) {
+        let (at, mark) = match event {
+            Event::Exited { at_ns, .. } => (BootTime(*at_ns), Mark::ExitSeen),
+            Event::Started { .. } => (now, Mark::AsteriskStarted),
+            _ => return,
+        };
+        self.recorder.on_mark(at, mark, &self.node);
+    }
+
+    /// After the effects: whoever takes over does not wait for a copy.
+    fn keep_flight(&mut self, now: BootTime) {
+        if let Some(shot) = self.recorder.due(now)
+            && self.channels.shots.try_send(shot).is_err()
+        {
+            self.metrics.queue_full.inc();
         }
     }
 
@@ -410,30 +449,6 @@ fn now() -> BootTime {
     BootTime(pbx_guard::boot_now_ns())
 }
 
-/// The guard's state, if a guard is there. A guard that is not there runs nothing: its end is the end of its pid namespace.
-async fn first_state(link: &mut GuardLink, patience: Duration) -> Option<Event> {
-    if !link.is_connected() {
-        return None;
-    }
-    match tokio::time::timeout(patience, link.next()).await {
-        Ok(LinkEvent::Event(event @ Event::State { .. })) => Some(event),
-        _ => None,
-    }
-}
-
-fn found(event: &Event) -> FoundAtStart {
-    match event {
-        Event::State {
-            run: Some(_),
-            deadline_ns,
-            ..
-        } => FoundAtStart::Running {
-            deadline: (*deadline_ns > 0).then_some(BootTime(*deadline_ns)),
-        },
-        _ => FoundAtStart::Nothing,
-    }
-}
-
 fn known_peers(checked: &Checked) -> PeerBook {
     let mut book = PeerBook::default();
     for (at, peer) in checked.file.nodes.iter().enumerate() {
@@ -442,32 +457,4 @@ fn known_peers(checked: &Checked) -> PeerBook {
         }
     }
     book
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_guard_that_runs_nothing_is_told_from_one_that_does() {
-        let state = |run, deadline_ns| Event::State {
-            run,
-            pid: 0,
-            deadline_ns,
-            terminating: false,
-            boot_now_ns: 0,
-        };
-        let run = Some(pbx_guard::protocol::RunId(1));
-        assert_eq!(found(&state(None, 0)), FoundAtStart::Nothing);
-        assert_eq!(
-            found(&state(run, 0)),
-            FoundAtStart::Running { deadline: None }
-        );
-        assert_eq!(
-            found(&state(run, 9)),
-            FoundAtStart::Running {
-                deadline: Some(BootTime(9))
-            }
-        );
-    }
 }

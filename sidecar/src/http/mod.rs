@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::metrics::Metrics;
+use crate::recorder::keeper::FlightDoor;
 
 /// Streams at a time: the operator's replicas and a few people.
 const MAX_STREAMS: usize = 32;
@@ -33,6 +34,7 @@ struct Shared {
     report: watch::Receiver<Arc<Report>>,
     metrics: Metrics,
     streams: Arc<Semaphore>,
+    door: FlightDoor,
 }
 
 /// Serves on `address` until the process ends.
@@ -40,11 +42,13 @@ pub async fn serve(
     address: SocketAddr,
     report: watch::Receiver<Arc<Report>>,
     metrics: Metrics,
+    door: FlightDoor,
 ) -> std::io::Result<()> {
     let shared = Shared {
         report,
         metrics,
         streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        door,
     };
     let router = Router::new()
         .route("/status", get(status))
@@ -53,6 +57,7 @@ pub async fn serve(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
+        .route("/debug/flight", get(flight))
         .with_state(shared);
     axum::serve(TcpListener::bind(address).await?, router).await
 }
@@ -130,4 +135,19 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 async fn metrics_text(State(shared): State<Shared>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], shared.metrics.text()).into_response()
+}
+
+/// What the flight recorder holds: `pbx-sidecar replay` reads it.
+async fn flight(State(shared): State<Shared>) -> Response {
+    match shared.door.take().await {
+        Some(bytes) => {
+            ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
+        }
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::RETRY_AFTER, "1")],
+            "a flight was taken just now: ask again in a second\n",
+        )
+            .into_response(),
+    }
 }

@@ -30,6 +30,7 @@ use crate::kubernetes::KubeError;
 use crate::kubernetes::lease::WitnessLease;
 use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
+use crate::recorder::entry::Mark;
 use crate::report::{Known, build_report};
 
 /// Nothing is due: the loop waits for events.
@@ -223,7 +224,9 @@ impl Services {
             self.metrics.clone(),
         );
         spawn_local(async move {
+            let _ = to_core.try_send(ToCore::Mark(now(), Mark::LeaseAsked(id)));
             let (answer, is_reachable) = lease.call(&call).await;
+            let _ = to_core.try_send(ToCore::Mark(now(), Mark::LeaseAnswered(id)));
             Metrics::count(
                 &metrics.api_calls,
                 if is_reachable { "Answered" } else { "Failed" },
@@ -320,6 +323,7 @@ impl Services {
             Done::Booted(booted) => {
                 self.booted = Some(booted);
                 self.supervisor.on_booted();
+                self.send(ToCore::Mark(now(), Mark::AsteriskBooted));
                 self.crash = None;
                 self.register_trunks();
             }
