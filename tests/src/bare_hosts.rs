@@ -94,6 +94,38 @@ impl BareHosts {
         Ok(self.actives()[0])
     }
 
+    /// The files that a host's flight recorder wrote, oldest first.
+    pub fn flights(&self, index: usize) -> Result<Vec<PathBuf>> {
+        let folder = self.home(index).join("record/flights");
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
+        let files = fs::read_dir(&folder).context("list the flights")?;
+        let mut paths: Vec<_> = files.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "pbxflight"));
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// What a host's flight recorder holds now, as its HTTP gives it, in a file of the host's folder.
+    pub fn take_flight(&self, index: usize) -> Result<PathBuf> {
+        let host = &self.lan.hosts()[index];
+        let address = SocketAddrV4::new(host.address, HTTP_PORT);
+        let bytes = http::get_bytes(&host.path(), address, "/debug/flight")?;
+        let path = self.home(index).join("taken.pbxflight");
+        write(&path, &bytes)?;
+        Ok(path)
+    }
+
+    /// The sidecar of a host.
+    pub fn sidecar(&self, index: usize) -> Result<Process> {
+        let found = self
+            .processes(index)?
+            .into_iter()
+            .find(|process| process.program() == "pbx-sidecar");
+        found.with_context(|| format!("no sidecar runs on host {index}"))
+    }
+
     /// The Asterisk of a host.
     pub fn asterisk(&self, index: usize) -> Result<Process> {
         let found = self
@@ -113,8 +145,12 @@ impl BareHosts {
         &self.lan.hosts()[index]
     }
 
+    fn home(&self, index: usize) -> PathBuf {
+        self.folder.join(index.to_string())
+    }
+
     fn start_host(&mut self, index: usize, programs: &Path, rootfs: &Path) -> Result<()> {
-        let home = self.folder.join(index.to_string());
+        let home = self.home(index);
         for part in ["root", "upper", "work", "config", "record", "user"] {
             let path = home.join(part);
             fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
@@ -221,7 +257,7 @@ impl BareHosts {
     /// The test has failed, and its logs go with it.
     fn show_logs(&self) {
         for index in 0..self.count() {
-            let log = self.folder.join(index.to_string()).join("sidecar.log");
+            let log = self.home(index).join("sidecar.log");
             eprintln!("{}: {}", log.display(), tail(&log, 30));
         }
     }
@@ -241,7 +277,7 @@ impl BareHosts {
                 Duration::from_secs(5),
                 || Ok(self.processes(index)?.is_empty()),
             )?;
-            let root = self.folder.join(index.to_string()).join("root");
+            let root = self.home(index).join("root");
             unmount(&bound_config(&root))?;
             unmount(&root)?;
         }
@@ -309,6 +345,23 @@ fn unmount(path: &Path) -> Result<()> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("write {}", path.display()))
+}
+
+/// Replays a flight as `pbx-sidecar replay` does, and returns its exit code and what it said.
+pub fn replay(flight: &Path, arguments: &[&str]) -> Result<(i32, String)> {
+    let programs = build_programs(Profile::Local)?;
+    let output = Command::new(programs.join("pbx-sidecar"))
+        .arg("replay")
+        .arg(flight)
+        .args(arguments)
+        .output()
+        .context("run pbx-sidecar")?;
+    let Some(code) = output.status.code() else {
+        bail!("pbx-sidecar was killed: {}", output.status);
+    };
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok((code, said))
 }
 
 /// Checks a sidecar's file as `pbx-sidecar check` does, and returns its exit code and what it said.

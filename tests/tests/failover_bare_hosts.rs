@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use pbx_tests::bare_hosts::{BareHosts, check_file};
+use pbx_tests::bare_hosts::{BareHosts, check_file, replay};
 use pbx_tests::cluster::wait_until;
+use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,6 +44,67 @@ fn three_hosts_fail_over_when_asterisk_dies_and_when_a_cable_is_pulled() {
             })
         }))
     })
+    .unwrap();
+}
+
+#[test]
+fn flight_of_the_survivor_tells_why_it_was_promoted() {
+    let hosts = BareHosts::start("flight", 3).unwrap();
+    let first = hosts.wait_whole(PATIENCE).unwrap();
+    let epoch = hosts.report(first).unwrap().epoch;
+    hosts.kill_asterisk(first).unwrap();
+    wait_until("another active", Duration::from_secs(2), || {
+        Ok(hosts.actives().iter().any(|index| *index != first))
+    })
+    .unwrap();
+    let heir = hosts.wait_whole(PATIENCE).unwrap();
+    let new_epoch = hosts.report(heir).unwrap().epoch;
+    assert!(new_epoch > epoch);
+
+    let ending = format!("epoch-{new_epoch}-promoted.pbxflight");
+    let promotion = format!("PROMOTED under epoch {new_epoch}: AsteriskExited of pbx-{first}");
+    let file = hosts
+        .flights(heir)
+        .unwrap()
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with(&ending));
+    let (code, told) = replay(&file.unwrap(), &[]).unwrap();
+    println!("{told}");
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains(&promotion), "{promotion} is not in\n{told}");
+    assert!(
+        told.contains(&format!(
+            "from pbx-{first}: handover under epoch {new_epoch}: AsteriskExited"
+        )),
+        "{told}"
+    );
+    assert!(told.contains("the replay went as recorded"), "{told}");
+
+    let ending = format!("epoch-{epoch}-demoted.pbxflight");
+    let file = hosts
+        .flights(first)
+        .unwrap()
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with(&ending));
+    let (code, told) = replay(&file.unwrap(), &["--json"]).unwrap();
+    assert_eq!(code, 0, "{told}");
+    for part in ["the guard saw Asterisk's end", "left the socket", "DEMOTED"] {
+        assert!(told.contains(part), "{part} is not in\n{told}");
+    }
+
+    let (code, told) = replay(&hosts.take_flight(heir).unwrap(), &[]).unwrap();
+    assert!(code == 0 && told.contains(&promotion), "{told}");
+    hosts.sidecar(heir).unwrap().signal(Signal::USR1).unwrap();
+    wait_until(
+        "the flight that was asked for",
+        Duration::from_secs(2),
+        || {
+            Ok(hosts
+                .flights(heir)?
+                .iter()
+                .any(|path| path.to_string_lossy().ends_with("-asked.pbxflight")))
+        },
+    )
     .unwrap();
 }
 
