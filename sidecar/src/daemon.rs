@@ -13,15 +13,14 @@ use pbx_core::{
     Seat, Start, View,
 };
 use pbx_guard::protocol::Event;
-use socket2::SockRef;
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{self, Checked};
 use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order, first_state, found};
 use crate::metrics::Metrics;
+use crate::peer::network::Arrival;
 use crate::peer::seal::MAX_DATAGRAM_BYTES;
-use crate::peer::{Opener, Payload, PeerBook, Sealer, codec};
+use crate::peer::{LinkViews, Network, Payload};
 use crate::record::RecordStore;
 use crate::recorder::entry::Mark;
 use crate::recorder::{Recorder, Shot};
@@ -81,6 +80,8 @@ pub struct CoreView {
     pub is_peer_up: [bool; pbx_core::MAX_NODES],
     /// Whether each peer was ever heard.
     pub is_peer_known: [bool; pbx_core::MAX_NODES],
+    /// How the links to each peer are.
+    pub links: LinkViews,
     /// Whether this node sits in its seat.
     pub is_seated: bool,
 }
@@ -102,18 +103,13 @@ pub struct Daemon {
     node: Node,
     driver: Driver,
     link: GuardLink,
-    socket: UdpSocket,
-    sealer: Sealer,
-    opener: Opener,
-    book: PeerBook,
+    network: Network,
     records: RecordStore,
     channels: Channels,
     metrics: Metrics,
     recorder: Recorder,
-    own_seat: Seat,
     warntime: Duration,
     work: Work,
-    datagram: Vec<u8>,
 }
 
 /// Reused buffers: what is still to be done within the present step.
@@ -126,7 +122,7 @@ struct Work {
 
 /// Lives on the stack between two awaits: boxing the request would cost an allocation and save nothing.
 enum Happened {
-    Datagram(usize, SocketAddr),
+    Datagram(Arrival),
     Guard(LinkEvent),
     Asked(ToCore),
     Tick,
@@ -142,15 +138,7 @@ impl Daemon {
         channels: Channels,
     ) -> anyhow::Result<Self> {
         let settings = checked.settings;
-        let sealer = Sealer::new(&checked.key, settings.seat, settings.occupant)?;
-        let socket = UdpSocket::bind(checked.file.heartbeat.listen)
-            .await
-            .map_err(|error| {
-                anyhow::anyhow!(
-                    "cannot receive heartbeats on {}: {error}",
-                    checked.file.heartbeat.listen
-                )
-            })?;
+        let network = Network::bind(checked, metrics.clone())?;
         let mut link = GuardLink::new(checked.file.asterisk.guard_socket.clone());
         let first = first_state(&mut link, settings.timing.deadtime + GUARD_PATIENCE).await;
         let mut work = Work::default();
@@ -170,18 +158,13 @@ impl Daemon {
             node,
             driver: Driver::default(),
             link,
-            socket,
-            sealer,
-            opener: Opener::new(checked.key.clone()),
-            book: known_peers(checked),
+            network,
             records,
             channels,
             metrics,
             recorder,
-            own_seat: settings.seat,
             warntime: settings.timing.warntime,
             work,
-            datagram: Vec::with_capacity(MAX_DATAGRAM_BYTES),
         };
         if let Some(event) = first {
             daemon
@@ -199,7 +182,7 @@ impl Daemon {
             let happened = self.wait(&mut buffer).await;
             let now = now();
             match happened {
-                Happened::Datagram(length, from) => self.on_datagram(&mut buffer[..length], from),
+                Happened::Datagram(arrival) => self.on_datagram(now, arrival, &mut buffer),
                 Happened::Guard(LinkEvent::Event(event)) => {
                     self.mark_event(now, &event);
                     self.driver.on_event(now, event, &mut self.work.orders);
@@ -229,30 +212,22 @@ impl Daemon {
         tokio::select! {
             biased;
             event = self.link.next() => Happened::Guard(event),
-            received = self.socket.recv_from(buffer) => match received {
-                Ok((length, from)) => Happened::Datagram(length, from),
-                // An ICMP error of an earlier send; the peer's silence says the rest.
-                Err(_) => Happened::Tick,
-            },
+            // An error is that of an earlier send; the peer's silence says the rest.
+            received = self.network.receive(buffer) => received.map_or(Happened::Tick, Happened::Datagram),
             asked = self.channels.inbox.recv() => asked.map_or(Happened::ServicesGone, Happened::Asked),
             () = tokio::time::sleep(wait) => Happened::Tick,
         }
     }
 
-    fn on_datagram(&mut self, datagram: &mut [u8], from: SocketAddr) {
-        let (seat, payload) = match self.opener.open(datagram) {
-            Ok((seat, _, payload)) => (seat, payload),
-            Err(error) => return Metrics::count(&self.metrics.dropped, error.reason()),
-        };
-        self.metrics.received.inc();
-        if seat == self.own_seat {
+    fn on_datagram(&mut self, now: BootTime, arrival: Arrival, buffer: &mut [u8]) {
+        let Some((seat, payload)) = self.network.open(now, arrival, buffer) else {
             return;
-        }
-        self.book.note(seat, from);
+        };
         match payload {
             Payload::Core {
                 message,
                 ledger_digest,
+                ..
             } => {
                 if ledger_digest != self.metrics.ledger_digest.load(Ordering::Relaxed) {
                     self.tell(FromCore::LedgerDiffers(seat));
@@ -267,10 +242,10 @@ impl Daemon {
         match asked {
             ToCore::Input(input) => self.work.inputs.push_back(*input),
             ToCore::StartSlack => self.driver.start_slack(&mut self.work.orders),
-            ToCore::PeerAddress(seat, address) => self.book.note(seat, address),
+            ToCore::PeerAddress(seat, address) => self.network.note(seat, address),
             ToCore::SendLedger(seat, parts) => {
                 for part in &parts {
-                    self.send_ledger(seat, part);
+                    self.network.send_ledger(seat, part);
                 }
             }
             ToCore::EndGuard => Driver::exit(&mut self.work.orders),
@@ -309,7 +284,7 @@ impl Daemon {
     fn on_effect(&mut self, now: BootTime, effect: &Effect) {
         match effect {
             Effect::Record(record) => self.write_record(record),
-            Effect::Send(message) => self.send(message),
+            Effect::Send(message) => self.send(now, message),
             Effect::Call { id, call } => self.tell(FromCore::Call(*id, Box::new(*call))),
             Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => {
                 let mut orders = std::mem::take(&mut self.work.orders);
@@ -344,40 +319,11 @@ impl Daemon {
         }
     }
 
-    fn send(&mut self, message: &Message) {
-        let Some(address) = self.book.address(message.to) else {
-            return;
-        };
-        let digest = self.metrics.ledger_digest.load(Ordering::Relaxed);
-        self.sealer.seal(&mut self.datagram, |out| {
-            codec::encode_core(message, digest, out);
-        });
-        self.send_datagram(address);
+    fn send(&mut self, now: BootTime, message: &Message) {
+        self.network.send(now, message);
         if matches!(message.body, Body::Handover { .. }) {
             let mark = Mark::HandoverSent { to: message.to };
             self.recorder.on_mark(self::now(), mark, &self.node);
-        }
-    }
-
-    fn send_ledger(&mut self, seat: Seat, part: &[u8]) {
-        let Some(address) = self.book.address(seat) else {
-            return;
-        };
-        self.sealer
-            .seal(&mut self.datagram, |out| codec::encode_ledger(part, out));
-        self.send_datagram(address);
-    }
-
-    /// A full socket buffer loses a datagram, as the network may.
-    fn send_datagram(&mut self, address: SocketAddr) {
-        // Not `try_send_to`: tokio refuses that until it has seen the socket writable once.
-        if SockRef::from(&self.socket)
-            .send_to(&self.datagram, &address.into())
-            .is_ok()
-        {
-            self.metrics.sent.inc();
-        } else {
-            Metrics::count(&self.metrics.dropped, "NotSent");
         }
     }
 
@@ -406,7 +352,8 @@ impl Daemon {
     }
 
     fn publish(&self, now: BootTime) {
-        let view = core_view(&self.node.view(now), now, self.warntime);
+        let links = self.network.views(now);
+        let view = core_view(&self.node.view(now), now, self.warntime, links);
         self.channels.view.send_if_modified(|known| {
             let is_new = *known != view;
             *known = view;
@@ -425,11 +372,12 @@ pub fn view_before_start() -> CoreView {
         holds_witness: false,
         is_peer_up: [false; pbx_core::MAX_NODES],
         is_peer_known: [false; pbx_core::MAX_NODES],
+        links: LinkViews::default(),
         is_seated: false,
     }
 }
 
-fn core_view(view: &View, now: BootTime, warntime: Duration) -> CoreView {
+fn core_view(view: &View, now: BootTime, warntime: Duration, links: LinkViews) -> CoreView {
     CoreView {
         has_started: true,
         role: view.role,
@@ -441,20 +389,11 @@ fn core_view(view: &View, now: BootTime, warntime: Duration) -> CoreView {
                 .is_some_and(|heard_at| now.since(heard_at) < warntime)
         }),
         is_peer_known: view.peers.map(|peer| peer.heard_at.is_some()),
+        links,
         is_seated: view.seats.is_some(),
     }
 }
 
 fn now() -> BootTime {
     BootTime(pbx_guard::boot_now_ns())
-}
-
-fn known_peers(checked: &Checked) -> PeerBook {
-    let mut book = PeerBook::default();
-    for (at, peer) in checked.file.nodes.iter().enumerate() {
-        if let Some(address) = peer.address {
-            book.note(Seat(at as u8), address);
-        }
-    }
-    book
 }

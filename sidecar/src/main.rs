@@ -112,7 +112,7 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed"))?;
     let records = RecordStore::open(&checked.file.record_dir)?;
-    let metrics = Metrics::new();
+    let metrics = metrics(&checked);
     let (to_core, inbox) = mpsc::channel(QUEUE);
     let (outbox, from_core) = mpsc::channel(QUEUE);
     let (shots_tx, shots) = mpsc::channel(SHOTS);
@@ -150,6 +150,20 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
         services.run(done, terminate).await;
         anyhow::Ok(())
     })
+}
+
+fn metrics(checked: &Checked) -> Metrics {
+    let own = usize::from(checked.settings.seat.0);
+    let nodes = checked.file.nodes.iter().enumerate();
+    let peers: Vec<_> = nodes
+        .map(|(seat, node)| (seat != own).then_some(node.name.as_str()))
+        .collect();
+    let links: Vec<_> = checked
+        .links
+        .iter()
+        .map(|link| link.name.as_deref())
+        .collect();
+    Metrics::new(&peers, &links)
 }
 
 async fn serve_http(

@@ -16,10 +16,11 @@ use axum::routing::get;
 use futures::Stream;
 use pbx_crds::names::REPORT_STREAM_PATH;
 use pbx_crds::report::{Report, ReportedRole};
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Seconds};
 use crate::recorder::keeper::FlightDoor;
 
 /// Streams at a time: the operator's replicas and a few people.
@@ -62,9 +63,38 @@ pub async fn serve(
     axum::serve(TcpListener::bind(address).await?, router).await
 }
 
+/// The report, and what changes too often to be told to streams and the operator.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    link_times: Vec<LinkTime>,
+}
+
+/// A link's smoothed measurements.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LinkTime {
+    name: String,
+    round_trip_ms: f64,
+    jitter_ms: f64,
+}
+
 async fn status(State(shared): State<Shared>) -> Response {
     let report = shared.report.borrow().clone();
-    let mut text = serde_json::to_string_pretty(&*report).expect("a report is JSON");
+    let links = shared.metrics.all_links().filter(|link| link.is_measured());
+    let milliseconds = |gauge: &Seconds| (gauge.get() * 1e6).round() / 1e3;
+    let link_times = links.map(|link| LinkTime {
+        name: link.name.clone(),
+        round_trip_ms: milliseconds(&link.round_trip),
+        jitter_ms: milliseconds(&link.jitter),
+    });
+    let status = Status {
+        report: &report,
+        link_times: link_times.collect(),
+    };
+    let mut text = serde_json::to_string_pretty(&status).expect("a report is JSON");
     text.push('\n');
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

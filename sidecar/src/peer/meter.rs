@@ -99,10 +99,11 @@ impl Meter {
 
     /// What to send back over the link now.
     pub fn probe(&self, now: BootTime) -> Probe {
-        self.stamp.map_or(Probe::default(), |(echo, came_at)| Probe {
-            echo,
-            held_us: u32::try_from(now.since(came_at).as_micros()).unwrap_or(u32::MAX),
-        })
+        self.stamp
+            .map_or(Probe::default(), |(echo, came_at)| Probe {
+                echo,
+                held_us: u32::try_from(now.since(came_at).as_micros()).unwrap_or(u32::MAX),
+            })
     }
 
     /// Whether it was ever heard.
@@ -197,7 +198,12 @@ mod tests {
     #[test]
     fn jitter_is_the_mean_distance() {
         let mut meter = Meter::default();
-        measure(&mut meter, 0, 200, |beat| if beat % 2 == 0 { 10 } else { 50 });
+        measure(
+            &mut meter,
+            0,
+            200,
+            |beat| if beat % 2 == 0 { 10 } else { 50 },
+        );
         let round_trip = meter.round_trip().unwrap();
         assert!(round_trip.jitter.abs_diff(ms(20)) < ms(8), "{round_trip:?}");
         assert!(round_trip.bound() > ms(80), "{round_trip:?}");
@@ -218,9 +224,17 @@ mod tests {
         let mut meter = Meter::default();
         for echo in [at(1_000), BootTime(1)] {
             let probe = Probe { echo, held_us: 0 };
-            meter.on_probe(at(0).after(SECOND * 60).before(SECOND * 60), BootTime(5), probe, LIMIT);
+            meter.on_probe(
+                at(0).after(SECOND * 60).before(SECOND * 60),
+                BootTime(5),
+                probe,
+                LIMIT,
+            );
         }
-        let late = Probe { echo: BootTime(1), held_us: 0 };
+        let late = Probe {
+            echo: BootTime(1),
+            held_us: 0,
+        };
         meter.on_probe(BootTime(1).after(SECOND * 40), BootTime(6), late, LIMIT);
         assert_eq!(meter.round_trip(), None);
     }
@@ -241,7 +255,12 @@ mod tests {
     #[test]
     fn a_single_stall_makes_no_link_slow() {
         let mut meter = Meter::default();
-        measure(&mut meter, 0, 300, |beat| if beat == 100 { 2_000 } else { 1 });
+        measure(
+            &mut meter,
+            0,
+            300,
+            |beat| if beat == 100 { 2_000 } else { 1 },
+        );
         assert!(!meter.is_slow());
     }
 

@@ -31,7 +31,7 @@ use crate::kubernetes::lease::WitnessLease;
 use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
 use crate::recorder::entry::Mark;
-use crate::report::{Known, build_report};
+use crate::report::{Known, build_report, slow_link};
 
 /// Nothing is due: the loop waits for events.
 const IDLE: Duration = Duration::from_hours(1);
@@ -386,6 +386,7 @@ impl Services {
             .active
             .set(i64::from(view.role == Role::Active));
         self.metrics.epoch.set(view.epoch.cast_signed());
+        let slow = slow_link(&self.checked, &view);
         let known = Known {
             view,
             phase: self.supervisor.phase(),
@@ -399,7 +400,11 @@ impl Services {
                 .configured
                 .as_ref()
                 .map(|configured| configured.snapshot.hash.as_str()),
-            problem: self.crash.as_ref().or(self.fault.as_ref()),
+            problem: self
+                .crash
+                .as_ref()
+                .or(self.fault.as_ref())
+                .or(slow.as_ref()),
             ledger: self.history.ledger(),
         };
         let checked = self.checked.clone();
