@@ -78,15 +78,16 @@ fn detail(known: &Known<'_>) -> &'static str {
         (Role::Leaving | Role::Left, _) => "Leaving",
         (Role::Standby | Role::Bidding | Role::Stopping, Phase::Booted) => "Ready",
         (Role::Standby | Role::Bidding | Role::Stopping, Phase::Starting) => "Starting",
-        (Role::Standby | Role::Bidding | Role::Stopping, Phase::Held | Phase::Ordered) => {
-            "AsteriskDown"
-        }
+        (
+            Role::Standby | Role::Bidding | Role::Stopping,
+            Phase::Held | Phase::Ordered | Phase::Ending,
+        ) => "AsteriskDown",
     }
 }
 
 fn asterisk_state(phase: Phase) -> AsteriskState {
     match phase {
-        Phase::Held | Phase::Ordered => AsteriskState::Stopped,
+        Phase::Held | Phase::Ordered | Phase::Ending => AsteriskState::Stopped,
         Phase::Starting => AsteriskState::Starting,
         Phase::Booted => AsteriskState::Running,
     }

@@ -176,6 +176,8 @@ impl Services {
                 .next_deadline()
                 .map_or(IDLE, |due| due.since(now()));
             tokio::select! {
+                // A notice before the view that it explains: one report tells both.
+                biased;
                 from_core = self.channels.from_core.recv() => match from_core {
                     Some(message) => self.on_core(message),
                     None => return,

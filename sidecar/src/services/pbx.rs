@@ -1,5 +1,7 @@
 //! What the services do about Asterisk: its configuration, its boot, its trunks, its orderly end.
 
+use std::time::Duration;
+
 use pbx_crds::report::Problem;
 use tokio::task::spawn_local;
 
@@ -11,6 +13,9 @@ use crate::guard::GuardNote;
 
 /// Below it, a crash is an accident; from it on, a loop that a person has to look at.
 const CRASH_LOOP: u32 = 3;
+/// The deletion of a pod makes work for kubelet, the API server and kube-proxy: the move, which needs all three and has
+/// time, waits until most of it is done.
+const CALM_AFTER_DELETION: Duration = Duration::from_millis(500);
 
 impl Services {
     pub(super) fn configure(&mut self) {
@@ -45,6 +50,11 @@ impl Services {
                     return;
                 };
                 self.boot();
+            }
+            GuardNote::Ending => {
+                self.end_boot();
+                self.supervisor.on_ending();
+                self.told_condition = None;
             }
             GuardNote::Exited {
                 asked,
@@ -112,7 +122,11 @@ impl Services {
             self.done.clone(),
         );
         let is_active = self.active_epoch.is_some();
+        let moves_traffic = self.slice().is_some();
         spawn_local(async move {
+            if is_active && moves_traffic {
+                tokio::time::sleep(CALM_AFTER_DELETION).await;
+            }
             if let (true, Some(configured), Some(booted)) = (is_active, configured, booted) {
                 configured.unregister_trunks(&booted).await;
             }

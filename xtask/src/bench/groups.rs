@@ -139,6 +139,8 @@ fn pod_ended(office: &Office, run: usize) -> Result<Values> {
         1 => pods::roll(office, &format!("run {run}")),
         _ => pods::drain(office),
     }?;
+    // Where the time went, for whoever finds it long.
+    eprintln!("    {}", serde_json::to_string(&found)?);
     Ok(vec![("e2e.pod_deleted_gap_ms", found.gap_ms), dual(&found)])
 }
 

@@ -74,6 +74,19 @@ fn a_takeover_is_told_at_once_and_counted_once() {
 }
 
 #[test]
+fn between_two_actives_is_only_while_a_standby_is_ready() {
+    let mut observed = observed();
+    assert!(!is_between_actives(&observed, &observed.status));
+    said(&mut observed, "office-0").report.role = ReportedRole::Standby;
+    said(&mut observed, "office-0").report.ready = false;
+    let (status, _) = status_of(&observed, now());
+    assert_eq!(status.active, None);
+    assert!(is_between_actives(&observed, &status));
+    said(&mut observed, "office-1").report.ready = false;
+    assert!(!is_between_actives(&observed, &status));
+}
+
+#[test]
 fn since_moves_only_with_the_state() {
     let mut observed = observed();
     said(&mut observed, "office-1").report.detail = "Restarting".into();
