@@ -329,7 +329,8 @@ impl Daemon {
 
     fn mark_event(&mut self, now: BootTime, event: &Event) {
         let (at, mark) = match event {
-            Event::Exited { at_ns, .. } => (BootTime(*at_ns), Mark::ExitSeen),
+            Event::Doomed { at_ns, .. } => (BootTime(*at_ns), Mark::EndSeen),
+            Event::Exited { at_ns, .. } => (BootTime(*at_ns), Mark::AsteriskGone),
             Event::Started { .. } => (now, Mark::AsteriskStarted),
             _ => return,
         };

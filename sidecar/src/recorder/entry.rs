@@ -44,8 +44,10 @@ pub enum Entry<N = Box<Node>> {
 /// What happens outside the core in a failover: the terms of its latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mark {
-    /// Asterisk's end as the guard saw it; the core's step follows.
-    ExitSeen,
+    /// Asterisk's end as the guard saw it first; the core's step follows.
+    EndSeen,
+    /// Asterisk was reaped: nothing of it is left.
+    AsteriskGone,
     /// The packet that gives the role away has left the socket.
     HandoverSent {
         /// To whom.

@@ -58,7 +58,8 @@ pub(crate) fn usual_mark(mark: Mark) -> Option<&'static str> {
     match mark {
         Mark::LeaseAsked(_) => Some("calls sent"),
         Mark::LeaseAnswered(_) => Some("calls answered"),
-        Mark::ExitSeen
+        Mark::EndSeen
+        | Mark::AsteriskGone
         | Mark::HandoverSent { .. }
         | Mark::TrafficAsked(_)
         | Mark::TrafficWritten(_)

@@ -114,7 +114,8 @@ impl<'a> Words<'a> {
 
     pub(crate) fn mark(&self, mark: Mark) -> String {
         match mark {
-            Mark::ExitSeen => "* the guard saw Asterisk's end".into(),
+            Mark::EndSeen => "* the guard saw Asterisk's end".into(),
+            Mark::AsteriskGone => "* nothing of Asterisk is left".into(),
             Mark::HandoverSent { to } => {
                 format!("* the handover to {} left the socket", self.name(to))
             }
