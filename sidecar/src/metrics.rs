@@ -201,11 +201,11 @@ fn register_links(
             jitter: jitter.get_or_create(&label).clone(),
         }
     };
-    let of_peer = |peer: &Option<&str>| {
-        let of_link = |link: &Option<&str>| peer.map(|peer| gauges(peer, *link));
-        links.iter().map(of_link).collect()
+    let of_peer = |peer: Option<&str>| {
+        let of_link = |link| peer.map(|peer| gauges(peer, link));
+        links.iter().copied().map(of_link).collect()
     };
-    let all = peers.iter().map(of_peer).collect();
+    let all = peers.iter().copied().map(of_peer).collect();
     registry.register("link_up", "1 while a link carries heartbeats", up.clone());
     registry.register(
         "link_round_trip_seconds",

@@ -67,8 +67,8 @@ impl RoundTrip {
     fn with(self, sample: Duration) -> Self {
         let distance = self.time.abs_diff(sample);
         Self {
-            time: self.time - self.time / 8 + sample / 8,
-            jitter: self.jitter - self.jitter / 4 + distance / 4,
+            time: (self.time * 7 + sample) / 8,
+            jitter: (self.jitter * 3 + distance) / 4,
         }
     }
 }
@@ -86,11 +86,12 @@ impl Meter {
         }
         let held = Duration::from_micros(probe.held_us.into());
         let is_echo = probe.echo.0 > 0 && probe.echo <= now;
-        let since = now.since(probe.echo);
-        if !is_echo || since < held || since > LONGEST_ROUND_TRIP + held {
+        let Some(sample) = now.since(probe.echo).checked_sub(held) else {
+            return;
+        };
+        if !is_echo || sample > LONGEST_ROUND_TRIP {
             return;
         }
-        let sample = since - held;
         let before = self.round_trip;
         let after = before.map_or(RoundTrip::first(sample), |known| known.with(sample));
         self.round_trip = Some(after);
@@ -104,11 +105,6 @@ impl Meter {
                 echo,
                 held_us: u32::try_from(now.since(came_at).as_micros()).unwrap_or(u32::MAX),
             })
-    }
-
-    /// Whether it was ever heard.
-    pub fn is_known(&self) -> bool {
-        self.heard_at.is_some()
     }
 
     /// Whether it was heard less than `warntime` ago.
@@ -257,7 +253,7 @@ mod tests {
     #[test]
     fn a_link_is_up_for_warntime_after_it_was_heard() {
         let mut meter = Meter::default();
-        assert!(!meter.is_known() && !meter.is_up(at(0), ms(400)));
+        assert!(!meter.is_up(at(0), ms(400)));
         meter.on_datagram(at(0));
         assert!(meter.is_up(at(399), ms(400)) && !meter.is_up(at(400), ms(400)));
     }

@@ -7,6 +7,7 @@ pub mod meter;
 pub mod network;
 pub mod plan;
 pub mod seal;
+mod window;
 
 pub use book::PeerBook;
 pub use codec::Payload;

@@ -201,9 +201,9 @@ impl Network {
             self.sealer
                 .seal(number, &mut self.datagram, |out| write(meter, out));
             // Not `try_send_to`: tokio refuses that until it has seen the socket writable once.
-            let sent = SockRef::from(&link.socket).send_to(&self.datagram, &address.into());
+            let outcome = SockRef::from(&link.socket).send_to(&self.datagram, &address.into());
             // A full socket buffer loses a datagram, as the network may.
-            if sent.is_ok() {
+            if outcome.is_ok() {
                 self.metrics.sent.inc();
             } else {
                 Metrics::count(&self.metrics.dropped, "NotSent");

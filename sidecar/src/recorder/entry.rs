@@ -9,6 +9,10 @@ pub const MAX_ENTRY_BYTES: usize = 4096;
 /// Bytes of an entry's length.
 pub const LENGTH_BYTES: usize = 2;
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "encoded at once: the core does not allocate"
+)]
 /// One entry. `N` is the node that a checkpoint holds: borrowed to write, owned when read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Entry<N = Box<Node>> {

@@ -88,11 +88,16 @@ impl Keeper {
                     Some(shot) => self.keep(shot),
                     None => return,
                 },
-                () = next(&mut asked) => match self.door.ask().await {
-                    Some(shot) => self.keep(shot),
-                    None => tracing::warn!("no flight is written: another was taken just before"),
-                },
+                () = next(&mut asked) => self.on_asked().await,
             }
+        }
+    }
+
+    async fn on_asked(&mut self) {
+        if let Some(shot) = self.door.ask().await {
+            self.keep(shot);
+        } else {
+            tracing::warn!("no flight is written: another was taken just before");
         }
     }
 

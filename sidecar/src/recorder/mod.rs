@@ -113,8 +113,8 @@ impl Recorder {
             digest: entry::digest_of(effects),
         };
         self.ring.push(&entry, node);
-        let occasion = effects.iter().filter_map(|effect| occasion(at, effect));
-        if let Some(occasion) = occasion.last() {
+        let newest = effects.iter().rev().find_map(|effect| occasion(at, effect));
+        if let Some(occasion) = newest {
             self.occasion = Some(occasion);
             self.is_fresh = true;
         }

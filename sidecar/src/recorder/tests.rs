@@ -47,7 +47,7 @@ impl World {
             steps: 0,
         };
         let is_ready = true;
-        world.step(Input::Condition(Condition {
+        world.step(&Input::Condition(Condition {
             is_ready,
             is_api_reachable: true,
             rank: 0,
@@ -55,8 +55,8 @@ impl World {
         world
     }
 
-    fn step(&mut self, input: Input) {
-        let mut inputs = VecDeque::from([input]);
+    fn step(&mut self, input: &Input) {
+        let mut inputs = VecDeque::from([*input]);
         while let Some(input) = inputs.pop_front() {
             let mut effects = Vec::new();
             self.node.step(self.now, input, &mut effects);
@@ -70,7 +70,7 @@ impl World {
     /// One tick, with all that follows.
     fn tick(&mut self) {
         self.now = self.node.next_deadline().max(self.now);
-        self.step(Input::Tick);
+        self.step(&Input::Tick);
     }
 
     fn run_until_active(&mut self) {

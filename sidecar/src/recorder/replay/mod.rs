@@ -151,7 +151,7 @@ impl Player<'_> {
                 let mut effects = Vec::new();
                 let node = Box::new(Node::new(*settings, *start, &mut effects));
                 let after = Moment::of(&node, start.now);
-                let mut told = self.told(start.now, self.words.start(start), &effects);
+                let mut told = self.told(start.now, Words::start(start), &effects);
                 told.changes = vec![self.words.state(&after)];
                 told.is_different = entry::digest_of(&effects) != *digest;
                 (self.node, self.before) = (Some(node), Some(after));

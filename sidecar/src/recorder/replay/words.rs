@@ -25,7 +25,7 @@ impl<'a> Words<'a> {
         name.map_or_else(|| format!("seat {}", seat.0), Clone::clone)
     }
 
-    pub(crate) fn start(&self, start: &Start) -> String {
+    pub(crate) fn start(start: &Start) -> String {
         let record = match &start.record {
             None => "without a record".into(),
             Some(record) => format!("with its record (epoch {})", record.highest_epoch.0),
