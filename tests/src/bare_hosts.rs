@@ -23,6 +23,7 @@ use crate::http;
 use crate::images::{Profile, build_programs};
 use crate::netns::{Cable, Host, Lan};
 use crate::progress::{output_of, tail};
+use crate::slow_path::SlowPath;
 
 const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 0);
 const SECOND_NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 66, 0);
@@ -161,6 +162,19 @@ impl BareHosts {
     /// The host's second cable.
     pub fn cable(&self, index: usize) -> &Cable {
         &self.lan.cables()[index]
+    }
+
+    /// Makes the host's second path slow, `delay` each way, until the value is dropped.
+    pub fn slow_down(&self, index: usize, delay: Duration) -> Result<SlowPath> {
+        let cables = self.lan.cables();
+        let others = cables
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index);
+        let peers: Vec<Ipv4Addr> = others.map(|(_, cable)| cable.address).collect();
+        let namespace = self.lan.hosts()[index].path();
+        let own = cables[index].address;
+        SlowPath::begin(&namespace, own, &peers, HEARTBEAT_PORT, delay)
     }
 
     /// The names of a host's links in one state.

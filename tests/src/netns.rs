@@ -8,7 +8,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -115,15 +114,6 @@ impl Cable {
     /// Plugs it in again.
     pub fn heal(&self) -> Result<()> {
         ip(&["link", "set", &self.outer_link, "up"])
-    }
-
-    /// What the host sends takes so much longer.
-    pub fn delay(&self, by: Duration) -> Result<()> {
-        let milliseconds = format!("{}ms", by.as_millis());
-        let mut command = Command::new("tc");
-        command.args(["-n", &self.namespace, "qdisc", "replace", "dev", CABLE_LINK]);
-        command.args(["root", "netem", "delay", &milliseconds]);
-        output_of(&mut command).map(drop)
     }
 
     fn create(&self, bridge: &str) -> Result<()> {
@@ -264,6 +254,7 @@ pub(crate) fn ip(arguments: &[&str]) -> Result<()> {
 mod tests {
     use super::*;
     use std::net::UdpSocket;
+    use std::time::Duration;
 
     fn is_reached(from: &Host, to: &Host) -> bool {
         let receiver = run_in(&to.path(), || UdpSocket::bind((to.address, 5060)).unwrap()).unwrap();

@@ -162,10 +162,7 @@ fn two_links_bear_one_cut_and_a_slow_one_is_said() {
     })
     .unwrap();
 
-    hosts
-        .cable(second)
-        .delay(Duration::from_millis(350))
-        .unwrap();
+    let _slow = hosts.slow_down(second, Duration::from_millis(175)).unwrap();
     wait_until("the warning", Duration::from_secs(20), || {
         let problem = hosts.report(second)?.problem;
         Ok(problem.is_some_and(|problem| {
