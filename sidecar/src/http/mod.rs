@@ -25,6 +25,8 @@ use crate::recorder::keeper::FlightDoor;
 
 /// Streams at a time: the operator's replicas and a few people.
 const MAX_STREAMS: usize = 32;
+/// Of a flight.
+const PIECE_BYTES: usize = 64 << 10;
 /// An empty line this often shows a reader that the stream lives.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// A core that made no step for so long is stuck: its ticks come every keepalive.
@@ -167,16 +169,28 @@ async fn metrics_text(State(shared): State<Shared>) -> Response {
     ([(header::CONTENT_TYPE, kind)], shared.metrics.text()).into_response()
 }
 
+/// In pieces, so that the reader's place is free only when it has nearly all.
+fn pieces(
+    bytes: Bytes,
+    place: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    futures::stream::unfold((bytes, place), |(mut rest, place)| async move {
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        (!piece.is_empty()).then(|| (Ok(piece), (rest, place)))
+    })
+}
+
 /// What the flight recorder holds: `pbx-sidecar replay` reads it.
 async fn flight(State(shared): State<Shared>) -> Response {
     match shared.door.take().await {
-        Some(bytes) => {
-            ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
+        Some((bytes, place)) => {
+            let body = Body::from_stream(pieces(bytes.into(), place));
+            ([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
         }
         None => (
             StatusCode::SERVICE_UNAVAILABLE,
             [(header::RETRY_AFTER, "1")],
-            "a flight was taken just now: ask again in a second\n",
+            "a flight was taken just now, or two are being read: ask again in a second\n",
         )
             .into_response(),
     }

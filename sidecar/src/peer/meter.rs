@@ -44,8 +44,8 @@ struct Slow {
     otherwise_since: Option<BootTime>,
 }
 
-/// A link that is too slow for so long is said to be.
-const SLOW_AFTER: Duration = Duration::from_secs(3);
+/// A link that is too slow for so long is said to be: longer than the measurements after a pause of seconds need to recover.
+const SLOW_AFTER: Duration = Duration::from_secs(5);
 /// A link that has been fast enough for so long is fast enough.
 const FAST_AFTER: Duration = Duration::from_secs(30);
 /// A longer one is a stamp of another boot.
@@ -226,15 +226,15 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_slow_after_three_seconds_and_fast_after_thirty() {
+    fn a_link_is_slow_after_five_seconds_and_fast_after_thirty() {
         let mut meter = Meter::default();
-        measure(&mut meter, 0, 25, |_| 350);
+        measure(&mut meter, 0, 45, |_| 350);
         assert!(!meter.is_slow());
-        measure(&mut meter, 2_500, 20, |_| 350);
+        measure(&mut meter, 4_500, 20, |_| 350);
         assert!(meter.is_slow());
-        measure(&mut meter, 4_500, 280, |_| 5);
+        measure(&mut meter, 6_500, 280, |_| 5);
         assert!(meter.is_slow());
-        measure(&mut meter, 32_500, 60, |_| 5);
+        measure(&mut meter, 34_500, 60, |_| 5);
         assert!(!meter.is_slow());
     }
 

@@ -184,7 +184,8 @@ impl Network {
                     continue;
                 };
                 view.is_up = meter.is_up(now, self.warntime);
-                view.is_slow = meter.is_slow();
+                // A silent link is no slow one.
+                view.is_slow = view.is_up && meter.is_slow();
                 gauges.up.set(view.is_up.into());
             }
         }

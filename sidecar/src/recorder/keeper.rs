@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use pbx_core::BootTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::file::{self, FlightStore, Header};
@@ -19,6 +19,8 @@ use crate::daemon::ToCore;
 
 /// The folder, beside the record.
 const FOLDER: &str = "flights";
+/// Copies on their way to readers: a slow one keeps its megabyte, and the others ask again.
+const MAX_READERS: usize = 2;
 /// The core answers within a step; a core that does not is stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -27,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct FlightDoor {
     to_core: mpsc::Sender<ToCore>,
     whose: Arc<Whose>,
+    readers: Arc<Semaphore>,
 }
 
 /// Writes copies to files.
@@ -51,14 +54,21 @@ impl FlightDoor {
             node: checked.node.clone(),
             names: names.collect(),
         });
-        Self { to_core, whose }
+        Self {
+            to_core,
+            whose,
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
+        }
     }
 
-    /// The whole file of now; `None`: another was taken just before, or the core is stuck.
-    pub async fn take(&self) -> Option<Vec<u8>> {
+    /// The whole file of now, and the reader's place, to be kept until it has read; `None`: another was taken just before, too
+    /// many are being read, or the core is stuck.
+    pub async fn take(&self) -> Option<(Vec<u8>, OwnedSemaphorePermit)> {
+        let place = self.readers.clone().try_acquire_owned().ok()?;
         let shot = self.ask().await?;
         let whose = self.whose.clone();
-        spawn_blocking(move || whose.assemble(&shot)).await.ok()
+        let bytes = spawn_blocking(move || whose.assemble(&shot)).await.ok()?;
+        Some((bytes, place))
     }
 
     async fn ask(&self) -> Option<Shot> {
