@@ -15,6 +15,7 @@ use pbx_core::{
 use pbx_guard::protocol::Event;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::boot_timer::BootTimer;
 use crate::config::{self, Checked};
 use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order, first_state, found};
 use crate::metrics::Metrics;
@@ -104,6 +105,7 @@ pub struct Daemon {
     driver: Driver,
     link: GuardLink,
     network: Network,
+    timer: BootTimer,
     records: RecordStore,
     channels: Channels,
     metrics: Metrics,
@@ -159,6 +161,7 @@ impl Daemon {
             driver: Driver::default(),
             link,
             network,
+            timer: BootTimer::new()?,
             records,
             channels,
             metrics,
@@ -208,14 +211,13 @@ impl Daemon {
             .driver
             .next_deadline()
             .map_or(deadline, |due| due.min(deadline));
-        let wait = deadline.since(now());
         tokio::select! {
             biased;
             event = self.link.next() => Happened::Guard(event),
             // An error is that of an earlier send; the peer's silence says the rest.
             received = self.network.receive(buffer) => received.map_or(Happened::Tick, Happened::Datagram),
             asked = self.channels.inbox.recv() => asked.map_or(Happened::ServicesGone, Happened::Asked),
-            () = tokio::time::sleep(wait) => Happened::Tick,
+            () = self.timer.until(deadline) => Happened::Tick,
         }
     }
 

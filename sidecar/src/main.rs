@@ -5,11 +5,13 @@
 
 mod api_watch;
 mod asterisk;
+mod boot_timer;
 mod config;
 mod daemon;
 mod guard;
 mod history;
 mod http;
+mod input_watch;
 mod kubernetes;
 mod metrics;
 mod peer;

@@ -4,21 +4,21 @@
 //! error of the node. Not here: what messages mean.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pbx_core::{BootTime, MAX_NODES, Message, Seat};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tokio::io::ReadBuf;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use super::meter::{Meter, Probe, slowest};
 use super::seal::{KeyError, MAX_DATAGRAM_BYTES, Opened};
 use super::{LinkPlan, MAX_LINKS, Opener, Payload, PeerBook, Sealer, codec};
 use crate::config::Checked;
+use crate::input_watch::watch_input;
 use crate::metrics::Metrics;
 
 /// Why heartbeats cannot be exchanged.
@@ -76,7 +76,7 @@ pub struct Network {
 }
 
 struct Link {
-    socket: UdpSocket,
+    socket: AsyncFd<UdpSocket>,
     book: PeerBook,
 }
 
@@ -116,14 +116,9 @@ impl Network {
         std::future::poll_fn(|context| {
             for offset in 0..links.len() {
                 let link = (first + offset) % links.len();
-                let mut space = ReadBuf::new(&mut *buffer);
-                match links[link].socket.poll_recv_from(context, &mut space) {
-                    Poll::Pending => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Ready(Ok(from)) => {
-                        let length = space.filled().len();
-                        return Poll::Ready(Ok(Arrival { length, link, from }));
-                    }
+                if let Poll::Ready(received) = poll_receive(&links[link].socket, context, buffer) {
+                    let arrived = |(length, from)| Arrival { length, link, from };
+                    return Poll::Ready(received.map(arrived));
                 }
             }
             Poll::Pending
@@ -201,8 +196,7 @@ impl Network {
             let meter = &self.meters[usize::from(seat.0)][number];
             self.sealer
                 .seal(number, &mut self.datagram, |out| write(meter, out));
-            // Not `try_send_to`: tokio refuses that until it has seen the socket writable once.
-            let outcome = SockRef::from(&link.socket).send_to(&self.datagram, &address.into());
+            let outcome = link.socket.get_ref().send_to(&self.datagram, address);
             // A full socket buffer loses a datagram, as the network may.
             if outcome.is_ok() {
                 self.metrics.sent.inc();
@@ -255,8 +249,21 @@ impl Network {
     }
 }
 
+fn poll_receive(
+    socket: &AsyncFd<UdpSocket>,
+    context: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<(usize, SocketAddr)>> {
+    loop {
+        let mut ready = ready!(socket.poll_read_ready(context))?;
+        if let Ok(received) = ready.try_io(|socket| socket.get_ref().recv_from(buffer)) {
+            return Poll::Ready(received);
+        }
+    }
+}
+
 /// A named link's address need not be there yet: an interface that comes up later, or comes back, is used by itself.
-fn bind(plan: &LinkPlan) -> Result<UdpSocket, NetworkError> {
+fn bind(plan: &LinkPlan) -> Result<AsyncFd<UdpSocket>, NetworkError> {
     let failed = |source| NetworkError::Bind {
         address: plan.listen,
         source,
@@ -274,7 +281,7 @@ fn bind(plan: &LinkPlan) -> Result<UdpSocket, NetworkError> {
     }
 }
 
-fn open(address: SocketAddr, may_be_absent: bool) -> io::Result<UdpSocket> {
+fn open(address: SocketAddr, may_be_absent: bool) -> io::Result<AsyncFd<UdpSocket>> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
@@ -286,5 +293,5 @@ fn open(address: SocketAddr, may_be_absent: bool) -> io::Result<UdpSocket> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
+    watch_input(socket.into())
 }

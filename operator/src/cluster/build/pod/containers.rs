@@ -53,7 +53,7 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
             port("heartbeat", names::HEARTBEAT_PORT, "UDP"),
         ]),
         lifecycle: Some(install_guard()),
-        readiness_probe: Some(probe("/readyz", 1, 2)),
+        readiness_probe: Some(probe("/readyz", 2, 1)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
         resources: Some(small()),
         volume_mounts: Some(volumes::sidecar_mounts(cluster)),
