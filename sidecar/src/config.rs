@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::kubernetes::parse_uid;
 use crate::kubernetes::slice::OwnEndpoint;
 use crate::peer::seal::ClusterKey;
+use crate::peer::{LinkPlan, plan};
 
 /// Why a file cannot be used.
 #[derive(Debug, Error)]
@@ -83,6 +84,8 @@ pub struct Checked {
     pub key: ClusterKey,
     /// This node as an endpoint, if traffic is moved by an EndpointSlice.
     pub endpoint: Option<OwnEndpoint>,
+    /// The links to the peers.
+    pub links: Vec<LinkPlan>,
 }
 
 impl Checked {
@@ -131,6 +134,7 @@ fn check(
     let preferred_seat = preferred_seat(&file, &mut problems);
     let key = key(&file, key_bytes, &mut problems);
     let endpoint = endpoint(&file, environment, &node, &mut problems);
+    let links = plan::plan(&file, usize::from(seat.0), &mut problems);
     let uid = environment.pod_uid.clone().unwrap_or_else(|| node.clone());
     let (Some(key), []) = (key, &problems[..]) else {
         return Err(problems);
@@ -151,6 +155,7 @@ fn check(
         settings,
         key,
         endpoint,
+        links,
     })
 }
 
@@ -191,7 +196,8 @@ fn check_nodes(file: &SidecarConfig, problems: &mut Vec<String>) {
                 peer.name
             ));
         }
-        if peer.address.is_none() && file.kubernetes.is_none() {
+        let has_address = peer.address.is_some() || !peer.addresses.is_empty();
+        if !has_address && file.kubernetes.is_none() {
             problems.push(format!("nodes[{at}].address: missing: without kubernetes each node needs the address of its heartbeats"));
         }
     }
@@ -301,7 +307,7 @@ fn fixed_seats(file: &SidecarConfig) -> Seats {
 
 /// The port of a peer's heartbeats, when its address comes from its pod.
 pub fn heartbeat_port(file: &SidecarConfig) -> u16 {
-    match file.heartbeat.listen.port() {
+    match file.heartbeat.listen().port() {
         0 => names::HEARTBEAT_PORT,
         port => port,
     }

@@ -11,17 +11,22 @@ use anyhow::{Context, Result, bail, ensure};
 use pbx_crds::cluster::{FailoverSpec, TrunkPolicy};
 use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
 use pbx_crds::report::{Report, ReportedRole};
-use pbx_crds::sidecar_config::{AsteriskConfig, HeartbeatConfig, PeerConfig, SidecarConfig};
+use pbx_crds::sidecar_config::{
+    AsteriskConfig, HeartbeatConfig, LinkAddress, PeerConfig, SidecarConfig,
+};
+use pbx_crds::status::LinkState;
 use rustix::process::Signal;
 
 use crate::asterisk_chroot;
 use crate::cluster::{Process, wait_until};
 use crate::http;
 use crate::images::{Profile, build_programs};
-use crate::netns::{Host, Lan};
+use crate::netns::{Cable, Host, Lan};
 use crate::progress::{output_of, tail};
+use crate::slow_path::SlowPath;
 
 const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 0);
+const SECOND_NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 66, 0);
 const PJSIP: &str = "[udp]\ntype=transport\nprotocol=udp\nbind=0.0.0.0:5060\n\n[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\n";
 /// A standby's readiness reaches the active with its next beat, 100 ms later at most.
 const TOLD_WITHIN: Duration = Duration::from_millis(300);
@@ -38,15 +43,27 @@ pub struct BareHosts {
 impl BareHosts {
     /// Starts `count` hosts; returns at once. `name` (at most 8 bytes) must be the test's own.
     pub fn start(name: &str, count: u8) -> Result<Self> {
+        Self::start_on(name, count, &[NETWORK])
+    }
+
+    /// The same, with two links between the hosts, `lan` and `wan`.
+    pub fn start_linked(name: &str, count: u8) -> Result<Self> {
+        Self::start_on(name, count, &[NETWORK, SECOND_NETWORK])
+    }
+
+    fn start_on(name: &str, count: u8, networks: &[Ipv4Addr]) -> Result<Self> {
         let programs = build_programs(Profile::Local)?;
         let rootfs = asterisk_chroot::rootfs()?;
         let folder = std::env::temp_dir().join(format!("pbxha-{name}"));
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let mut hosts = Self {
-            lan: Lan::create(name, NETWORK, count)?,
+            lan: Lan::create(name, networks[0], count)?,
             folder,
             children: Vec::new(),
         };
+        if let Some(second) = networks.get(1) {
+            hosts.lan.add_cables(*second)?;
+        }
         for index in 0..usize::from(count) {
             hosts
                 .start_host(index, &programs, &rootfs)
@@ -62,10 +79,7 @@ impl BareHosts {
 
     /// What the sidecar of a host says, asked on the host itself.
     pub fn report(&self, index: usize) -> Result<Report> {
-        let host = &self.lan.hosts()[index];
-        let address = SocketAddrV4::new(host.address, HTTP_PORT);
-        let body = http::get(&host.path(), address, "/status")?;
-        serde_json::from_str(&body).context("read the report")
+        serde_json::from_str(&self.ask(index, "/status")?).context("read the report")
     }
 
     /// The hosts that say they are active.
@@ -94,6 +108,38 @@ impl BareHosts {
         Ok(self.actives()[0])
     }
 
+    /// The files that a host's flight recorder wrote, oldest first.
+    pub fn flights(&self, index: usize) -> Result<Vec<PathBuf>> {
+        let folder = self.home(index).join("record/flights");
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
+        let files = fs::read_dir(&folder).context("list the flights")?;
+        let mut paths: Vec<_> = files.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "pbxflight"));
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// What a host's flight recorder holds now, as its HTTP gives it, in a file of the host's folder.
+    pub fn take_flight(&self, index: usize) -> Result<PathBuf> {
+        let host = &self.lan.hosts()[index];
+        let address = SocketAddrV4::new(host.address, HTTP_PORT);
+        let bytes = http::get_bytes(&host.path(), address, "/debug/flight")?;
+        let path = self.home(index).join("taken.pbxflight");
+        write(&path, &bytes)?;
+        Ok(path)
+    }
+
+    /// The sidecar of a host.
+    pub fn sidecar(&self, index: usize) -> Result<Process> {
+        let found = self
+            .processes(index)?
+            .into_iter()
+            .find(|process| process.program() == "pbx-sidecar");
+        found.with_context(|| format!("no sidecar runs on host {index}"))
+    }
+
     /// The Asterisk of a host.
     pub fn asterisk(&self, index: usize) -> Result<Process> {
         let found = self
@@ -113,8 +159,61 @@ impl BareHosts {
         &self.lan.hosts()[index]
     }
 
+    /// The host's second cable.
+    pub fn cable(&self, index: usize) -> &Cable {
+        &self.lan.cables()[index]
+    }
+
+    /// Makes the host's second path slow, `delay` each way, until the value is dropped.
+    pub fn slow_down(&self, index: usize, delay: Duration) -> Result<SlowPath> {
+        let cables = self.lan.cables();
+        let others = cables
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index);
+        let peers: Vec<Ipv4Addr> = others.map(|(_, cable)| cable.address).collect();
+        let namespace = self.lan.hosts()[index].path();
+        let own = cables[index].address;
+        SlowPath::begin(&namespace, own, &peers, HEARTBEAT_PORT, delay)
+    }
+
+    /// The names of a host's links in one state.
+    pub fn links(&self, index: usize, state: LinkState) -> Result<Vec<String>> {
+        let links = self.report(index)?.links.into_iter();
+        Ok(links
+            .filter(|link| link.state == state)
+            .map(|link| link.name)
+            .collect())
+    }
+
+    /// The round-trip times of a host's links, in milliseconds.
+    pub fn round_trips(&self, index: usize) -> Result<Vec<(String, f64)>> {
+        let status: serde_json::Value = serde_json::from_str(&self.ask(index, "/status")?)?;
+        let times = status["linkTimes"].as_array().context("no linkTimes")?;
+        let times = times.iter().filter_map(|link| {
+            let name = link["name"].as_str()?.to_owned();
+            Some((name, link["roundTripMs"].as_f64()?))
+        });
+        Ok(times.collect())
+    }
+
+    /// The metrics of a host.
+    pub fn metrics(&self, index: usize) -> Result<String> {
+        self.ask(index, "/metrics")
+    }
+
+    fn ask(&self, index: usize, path: &str) -> Result<String> {
+        let host = &self.lan.hosts()[index];
+        let address = SocketAddrV4::new(host.address, HTTP_PORT);
+        http::get(&host.path(), address, path)
+    }
+
+    fn home(&self, index: usize) -> PathBuf {
+        self.folder.join(index.to_string())
+    }
+
     fn start_host(&mut self, index: usize, programs: &Path, rootfs: &Path) -> Result<()> {
-        let home = self.folder.join(index.to_string());
+        let home = self.home(index);
         for part in ["root", "upper", "work", "config", "record", "user"] {
             let path = home.join(part);
             fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
@@ -166,18 +265,14 @@ impl BareHosts {
     }
 
     fn settings(&self, index: usize, home: &Path, rootfs: &Path) -> SidecarConfig {
-        let hosts = self.lan.hosts().iter().enumerate();
-        let nodes = hosts.map(|(index, host)| PeerConfig {
-            name: name_of(index),
-            address: Some(SocketAddr::from((host.address, HEARTBEAT_PORT))),
-        });
+        let nodes = (0..self.count()).map(|index| self.peer(index));
         let any = Ipv4Addr::UNSPECIFIED;
         SidecarConfig {
             cluster: "office".into(),
             node: Some(name_of(index)),
             nodes: nodes.collect(),
             heartbeat: HeartbeatConfig {
-                listen: SocketAddr::from((any, HEARTBEAT_PORT)),
+                listen: None,
                 key_file: home.join("key"),
             },
             failover: FailoverSpec::default(),
@@ -191,6 +286,24 @@ impl BareHosts {
             },
             record_dir: home.join("record"),
             kubernetes: None,
+        }
+    }
+
+    /// In the short form of one link, or with a name for each.
+    fn peer(&self, index: usize) -> PeerConfig {
+        let at = |address: Ipv4Addr| SocketAddr::from((address, HEARTBEAT_PORT));
+        let first = at(self.lan.hosts()[index].address);
+        let link = |name: &str, address| LinkAddress {
+            name: name.to_owned(),
+            address,
+        };
+        let second = self.lan.cables().get(index);
+        PeerConfig {
+            name: name_of(index),
+            address: second.is_none().then_some(first),
+            addresses: second.map_or_else(Vec::new, |cable| {
+                vec![link("wan", at(cable.address)), link("lan", first)]
+            }),
         }
     }
 
@@ -221,7 +334,7 @@ impl BareHosts {
     /// The test has failed, and its logs go with it.
     fn show_logs(&self) {
         for index in 0..self.count() {
-            let log = self.folder.join(index.to_string()).join("sidecar.log");
+            let log = self.home(index).join("sidecar.log");
             eprintln!("{}: {}", log.display(), tail(&log, 30));
         }
     }
@@ -241,7 +354,7 @@ impl BareHosts {
                 Duration::from_secs(5),
                 || Ok(self.processes(index)?.is_empty()),
             )?;
-            let root = self.folder.join(index.to_string()).join("root");
+            let root = self.home(index).join("root");
             unmount(&bound_config(&root))?;
             unmount(&root)?;
         }
@@ -309,6 +422,23 @@ fn unmount(path: &Path) -> Result<()> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("write {}", path.display()))
+}
+
+/// Replays a flight as `pbx-sidecar replay` does, and returns its exit code and what it said.
+pub fn replay(flight: &Path, arguments: &[&str]) -> Result<(i32, String)> {
+    let programs = build_programs(Profile::Local)?;
+    let output = Command::new(programs.join("pbx-sidecar"))
+        .arg("replay")
+        .arg(flight)
+        .args(arguments)
+        .output()
+        .context("run pbx-sidecar")?;
+    let Some(code) = output.status.code() else {
+        bail!("pbx-sidecar was killed: {}", output.status);
+    };
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok((code, said))
 }
 
 /// Checks a sidecar's file as `pbx-sidecar check` does, and returns its exit code and what it said.

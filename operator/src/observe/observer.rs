@@ -27,6 +27,11 @@ use super::{ClusterKey, Mailbox, Tools, status};
 const QUEUE: usize = 64;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// A move makes several changes in a row (who serves, its history, where the traffic goes): one write tells them all, and
+/// the API server's time goes to the traffic first.
+const SETTLING: Duration = Duration::from_millis(40);
+/// So long a standby may take to follow before the status tells that nobody serves: many times what a handover takes.
+const HANDOVER_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Follows one cluster.
 pub struct Observer {
@@ -43,6 +48,8 @@ pub struct Observer {
     /// Pods that were deleted here and may still stand in the store.
     deleted: HashSet<String>,
     retry: Duration,
+    /// Since when the stored status is not the true one.
+    differs_since: Option<Instant>,
 }
 
 struct Follower {
@@ -73,6 +80,7 @@ impl Observer {
             announced: Announced::default(),
             deleted: HashSet::new(),
             retry: FIRST_RETRY,
+            differs_since: None,
         }
     }
 
@@ -118,6 +126,9 @@ impl Observer {
         let observed = self.observe(&cluster, pods);
         let now = Timestamp::now();
         let (status, rollout) = status::status_of(&observed, now);
+        if let Some(until) = self.settles_at(&observed, &status) {
+            return Some(until);
+        }
         let mut retry = self.write_status(&cluster, &observed, &status).await;
         self.tools
             .metrics
@@ -142,6 +153,21 @@ impl Observer {
         let change = status::next_change(&observed, now).map(|at| from_now(at, now));
         let retry = retry.then(|| Instant::now() + self.retry);
         [change, retry, look_again].into_iter().flatten().min()
+    }
+
+    /// The moment until which more is waited for before anything is written; `None`: go on now.
+    fn settles_at(&mut self, observed: &Observed, status: &PbxClusterStatus) -> Option<Instant> {
+        if *status == observed.status {
+            self.differs_since = None;
+            return None;
+        }
+        let patience = if status::is_between_actives(observed, status) {
+            HANDOVER_PATIENCE
+        } else {
+            SETTLING
+        };
+        let since = *self.differs_since.get_or_insert_with(Instant::now);
+        Some(since + patience).filter(|until| *until > Instant::now())
     }
 
     fn pods(&self) -> BTreeMap<String, PodFacts> {
@@ -217,6 +243,7 @@ impl Observer {
             return true;
         }
         self.retry = FIRST_RETRY;
+        self.differs_since = None;
         for record in announce::new_changes(&observed.status, status) {
             self.tools.metrics.changed(&self.key, &record);
             let announcement = announce::of_change(&record);

@@ -44,7 +44,16 @@ pub fn status_of(observed: &Observed, now: Timestamp) -> (PbxClusterStatus, Roll
     (status, rollout)
 }
 
-/// When the status will change though nothing happens: a start that takes too long.
+/// Whether `new` tells only of a moment between two actives: the old one has gone, and a standby is about to follow. The
+/// write of such a status would stand in the way of the next one, which is what people wait for.
+pub fn is_between_actives(observed: &Observed, new: &PbxClusterStatus) -> bool {
+    let is_heir = |report: &Report| report.role == ReportedRole::Standby && report.ready;
+    observed.status.active.is_some()
+        && new.active.is_none()
+        && observed.all_connected().any(|(_, report)| is_heir(report))
+}
+
+/// When the status will change though nothing happens: a start that takes too long, a new pod that has proven itself.
 pub fn next_change(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let starts = observed
         .pods
@@ -55,7 +64,13 @@ pub fn next_change(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
             limits.map(|limit| pod.created_at + limit)
         });
     let creation = observed.created_at + initdead(observed);
-    starts.chain([creation]).filter(|at| *at > now).min()
+    let pods = observed.pods.values();
+    let proofs = pods.map(|pod| pod.created_at + rollout::PROVEN_AFTER);
+    starts
+        .chain(proofs)
+        .chain([creation])
+        .filter(|at| *at > now)
+        .min()
 }
 
 fn initdead(observed: &Observed) -> SignedDuration {

@@ -84,12 +84,16 @@ impl Node {
         }
     }
 
-    /// A small step is left for the next ack, unless the end is near.
+    /// While votes come with every beat, every second one is told: that halves what the guard has to do. When they stay
+    /// away, whatever they carry is told at the next beat, so that nothing of the authority is lost.
     fn is_worth_telling(&self, now: BootTime, standing: BootTime, deadline: BootTime) -> bool {
         let timing = &self.settings.timing;
         let gain = deadline.since(standing);
-        let is_near_end = standing < now.after(timing.stop_margin * 2);
-        gain >= timing.keepalive / 4 || (gain > Duration::ZERO && is_near_end)
+        let fresh = now
+            .after(self.counted_grant())
+            .before(timing.keepalive * 3 / 2);
+        let is_overdue = self.authority(now) < fresh;
+        gain >= timing.keepalive * 7 / 4 || (gain > Duration::ZERO && is_overdue)
     }
 
     /// The Q-th largest of the votes: own, counted peers', witness's.
@@ -114,8 +118,14 @@ impl Node {
         votes[self.quorum() - 1]
     }
 
-    fn quorum(&self) -> usize {
-        let voters = self.node_count() + u8::from(self.node_count().is_multiple_of(2));
-        usize::from(voters / 2) + 1
+    /// Votes that make a majority.
+    pub(crate) fn quorum(&self) -> usize {
+        self.voters() / 2 + 1
+    }
+
+    /// The configured nodes, and the witness of an even number.
+    pub(crate) fn voters(&self) -> usize {
+        let nodes = self.node_count();
+        usize::from(nodes + u8::from(nodes.is_multiple_of(2)))
     }
 }

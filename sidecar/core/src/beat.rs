@@ -32,7 +32,21 @@ impl Node {
 
     /// Any message is a sign of life: a standby that acknowledges every beat says hello by that, at half the packets.
     fn needs_hello(&self, now: BootTime, seat: Seat) -> bool {
-        now.since(self.peer(seat).told_at) >= self.settings.timing.keepalive
+        now >= self.hello_due_at(seat)
+    }
+
+    /// Half a keepalive late, so that the ack of the next beat comes first.
+    fn hello_due_at(&self, seat: Seat) -> BootTime {
+        let patience = self.settings.timing.keepalive * 3 / 2;
+        self.peer(seat).told_at.after(patience)
+    }
+
+    /// Who only says hello need not wake for it while its acks do.
+    fn postpone_hello(&mut self) {
+        if self.bid.is_none() && !self.is_leaving() {
+            let due_at = self.peer_seats().map(|seat| self.hello_due_at(seat)).min();
+            self.next_beat_at = due_at.unwrap_or(self.next_beat_at);
+        }
     }
 
     /// A new candidate asks again soon: a voter's grant to the old active may lapse a moment after its own.
@@ -78,6 +92,7 @@ impl Node {
     ) {
         self.save(effects);
         self.peers[usize::from(to.0)].told_at = now;
+        self.postpone_hello();
         effects.push(Effect::Send(Message {
             from: self.settings.seat,
             occupant: self.settings.occupant,

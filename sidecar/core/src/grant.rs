@@ -1,5 +1,7 @@
 //! The vote: whom it is given to, and when it comes back (R5, R6, R7, R10, R11).
 
+use serde::{Deserialize, Serialize};
+
 use crate::bid::Vacancy;
 use crate::handover::Heir;
 use crate::node::Node;
@@ -7,7 +9,7 @@ use crate::rule::{Rule, holds};
 use crate::{Body, BootTime, Cause, Effect, Epoch, Incarnation, Message, Occupant, Seat, Timing};
 
 /// A vote given to a peer: no other gets it before it lapses or is released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Grant {
     pub(crate) candidate: Seat,
     pub(crate) occupant: Occupant,

@@ -105,7 +105,7 @@ impl Node {
         let silence = timing.warntime.max(timing.keepalive * 2);
         for (peer, by) in self.peers.iter_mut().zip(rebase.peers_by) {
             peer.heard_at = peer.heard_at.map(|at| rebase.own(at, silence));
-            peer.told_at = rebase.own(peer.told_at, timing.keepalive);
+            peer.told_at = rebase.own(peer.told_at, timing.keepalive * 2);
             peer.last_sent_at = moved(peer.last_sent_at, by).max(rebase.now.before(timing.deadtime));
             peer.ready_since = None;
         }

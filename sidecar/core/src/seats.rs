@@ -2,6 +2,8 @@
 //!
 //! What is not here: requests and vacations by the operator, which writes them itself.
 
+use serde::{Deserialize, Serialize};
+
 use crate::lease_calls::Purpose;
 use crate::node::Node;
 use crate::peer::Peer;
@@ -11,7 +13,7 @@ use crate::{
 };
 
 /// The seat map as this node goes by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Membership {
     /// `None`: not read yet, no vote (R13 rule 5).
     pub(crate) seats: Option<Seats>,

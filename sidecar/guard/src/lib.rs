@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`protocol`] is what the sidecar says to the guard; [`deadline`] and [`backoff`]
 //! are the rules about time, without system calls; [`pbx`] is the loop that carries out the
-//! sidecar's orders; [`life`] is one life of Asterisk as the guard sees it; [`leash`] is the process
+//! sidecar's orders; [`life`] is one life of Asterisk as the guard sees it, [`doom`] its
+//! end as early as the kernel shows it; [`leash`] is the process
 //! that the kernel kills at the deadline; [`sidecar`] keeps the sidecar running; [`install`] and
 //! [`seed`] are what init containers do.
 //!
@@ -14,6 +15,7 @@ pub mod backoff;
 pub mod child;
 mod connection;
 pub mod deadline;
+mod doom;
 pub mod install;
 pub mod leash;
 mod leash_link;

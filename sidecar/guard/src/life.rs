@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::child::{exit_kind, kill_children};
 use crate::deadline::Deadline;
+use crate::doom::DoomWatch;
 use crate::leash_link::{self, Order, Received, Report, receive_packet, send_packet};
 use crate::protocol::{ExitKind, RunId};
 
@@ -65,6 +66,8 @@ pub(crate) struct Life {
     /// `None` once the leash closed it.
     link: Option<OwnedFd>,
     asterisk: Option<Pid>,
+    /// `None` before Asterisk is executed, and once it was seen to end.
+    doom: Option<DoomWatch>,
     armed: Deadline,
     is_leash_reaped: bool,
     is_asterisk_reaped: bool,
@@ -98,6 +101,7 @@ impl Life {
             leash,
             link: Some(link),
             asterisk: None,
+            doom: None,
             armed: Deadline::SLACK,
             is_leash_reaped: false,
             is_asterisk_reaped: false,
@@ -128,6 +132,27 @@ impl Life {
     /// What to poll for the leash's reports.
     pub(crate) fn link(&self) -> Option<BorrowedFd<'_>> {
         self.link.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What to poll for the end of a thread of Asterisk.
+    pub(crate) fn threads(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.doom.iter().flat_map(DoomWatch::threads)
+    }
+
+    /// Watches Asterisk's threads from now on: worth it for one that serves.
+    pub(crate) fn watch_threads(&mut self) {
+        if let Some(doom) = &mut self.doom {
+            doom.attach();
+        }
+    }
+
+    /// A thread of Asterisk has ended: whether all of it has. Tells it once.
+    pub(crate) fn on_thread_ended(&mut self) -> bool {
+        let is_doomed = self.doom.as_mut().is_some_and(DoomWatch::on_thread_ended);
+        if is_doomed {
+            self.doom = None;
+        }
+        is_doomed
     }
 
     /// Passes a deadline on; false: the leash does not take it.
@@ -221,7 +246,10 @@ impl Life {
     fn note(&mut self, report: Report) {
         match report {
             Report::LaunchTooLate => self.end = Some(End::TooLate),
-            Report::Spawned { pid } => self.asterisk = Pid::from_raw(pid.cast_signed()),
+            Report::Spawned { pid } => {
+                self.asterisk = Pid::from_raw(pid.cast_signed());
+                self.doom = self.asterisk.map(DoomWatch::new);
+            }
             Report::SpawnFailed { errno } => self.finish(ExitKind::SpawnError(errno)),
             Report::Armed { standing_ns } => self.armed.raise(standing_ns),
             Report::ArmRefused { .. } => {}

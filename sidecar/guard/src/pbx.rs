@@ -5,8 +5,8 @@
 //! to, when its deadline has passed and the kernel did not (the backup), or shortly before kubelet
 //! would. Loss of the sidecar's connection changes nothing: the deadline stands.
 //!
-//! Each turn of the loop looks at what is ready in a fixed order, without waiting: signals and dead
-//! children, then the leash's reports, then the sidecar, then the time. A leash's last words are thus
+//! Each turn of the loop looks at what is ready in a fixed order, without waiting: ended threads, signals and
+//! dead children, then the leash's reports, then the sidecar, then the time. A leash's last words are thus
 //! read before its life is settled, and its confirmations before its deadline is judged.
 
 use std::ffi::OsString;
@@ -25,6 +25,7 @@ use thiserror::Error;
 use crate::child::{Reaped, reap};
 use crate::connection::{Connection, ConnectionError};
 use crate::deadline::{Termination, Verdict};
+use crate::doom::WATCHED_THREADS;
 use crate::leash_link::Report;
 use crate::life::{End, Life};
 use crate::log::{Level, log, log_error};
@@ -35,6 +36,8 @@ use crate::{boot_now_ns, timespec_until};
 /// How often the remains of a life are looked at again: a process that was just left behind makes
 /// no signal.
 const REMAINS_INTERVAL_NS: u64 = 5_000_000;
+/// Signals, listener, connection and the leash's link.
+const FIXED_DESCRIPTORS: usize = 4;
 
 /// What the command line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +114,7 @@ struct Ready {
     listener: bool,
     connection: bool,
     link: bool,
+    thread: bool,
 }
 
 struct Guard {
@@ -155,23 +159,32 @@ impl Guard {
         let link = self.life.as_ref().and_then(Life::link);
         // What is not there is not asked for.
         let nothing = || PollFd::new(&self.signals, PollFlags::empty());
-        let mut polled = [
+        let mut polled: [PollFd<'_>; FIXED_DESCRIPTORS + WATCHED_THREADS] = [
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::new(&self.listener, PollFlags::IN),
             connection.map_or_else(nothing, |it| PollFd::new(it, it.interest())),
             link.map_or_else(nothing, |it| PollFd::from_borrowed_fd(it, PollFlags::IN)),
+            nothing(),
+            nothing(),
+            nothing(),
         ];
+        let threads = self.life.iter().flat_map(Life::threads);
+        for (slot, thread) in polled[FIXED_DESCRIPTORS..].iter_mut().zip(threads) {
+            *slot = PollFd::from_borrowed_fd(thread, PollFlags::IN);
+        }
         let timeout = self.next_wakeup_ns().map(timespec_until);
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(PbxError::Poll(error.into())),
         }
-        let [signals, listener, connection, link] = polled.map(|it| !it.revents().is_empty());
+        let [signals, listener, connection, link, threads @ ..] =
+            polled.map(|it| !it.revents().is_empty());
         Ok(Ready {
             signals,
             listener,
             connection,
             link,
+            thread: threads.contains(&true),
         })
     }
 
@@ -192,6 +205,9 @@ impl Guard {
 
     /// Takes signals, reaps the dead, hears the leash, and settles a life that is over.
     fn look_after_processes(&mut self, ready: Ready) {
+        if ready.thread {
+            self.on_thread_ended();
+        }
         let is_ending = self.life.as_ref().is_some_and(Life::is_ending);
         let has_dead = ready.signals || is_ending;
         if ready.signals && self.signals.take().terminate.is_some() {
@@ -204,6 +220,21 @@ impl Guard {
             }
         }
         self.settle(has_children);
+    }
+
+    /// Told at once when Asterisk ends with it: a failover need not wait until the kernel has taken it apart.
+    fn on_thread_ended(&mut self) {
+        let Some(life) = &mut self.life else {
+            return;
+        };
+        if life.on_thread_ended() {
+            let event = Event::Doomed {
+                run: life.run(),
+                at_ns: boot_now_ns(),
+                asked: life.is_asked(),
+            };
+            self.emit(event);
+        }
     }
 
     fn reap_all(&mut self) -> bool {
@@ -375,6 +406,8 @@ impl Guard {
         });
         if !is_passed_on {
             self.emit(Event::ArmRefused { run, deadline_ns });
+        } else if let Some(life) = &mut self.life {
+            life.watch_threads();
         }
     }
 

@@ -101,6 +101,16 @@ pub enum Event {
         /// The deadline as ordered.
         deadline_ns: u64,
     },
+    /// Every thread of Asterisk carries a fatal signal: it executes nothing any more, though the kernel has not taken it
+    /// apart yet. Not every end is announced so; [`Event::Exited`] follows in any case.
+    Doomed {
+        /// The run that ends.
+        run: RunId,
+        /// When the guard saw it, `CLOCK_BOOTTIME` nanoseconds.
+        at_ns: u64,
+        /// Whether it was told to, as in [`Event::Exited`].
+        asked: bool,
+    },
     /// Asterisk, its leash and whatever they left behind are certainly gone: reaped by the guard.
     Exited {
         /// The run that ended.
@@ -287,6 +297,13 @@ impl Event {
             } => {
                 Frame::begin(out, 71).u64(at_ns).u64(grace_ends_ns).end();
             }
+            Self::Doomed { run, at_ns, asked } => {
+                Frame::begin(out, 72)
+                    .u64(run.0)
+                    .u64(at_ns)
+                    .bool(asked)
+                    .end();
+            }
         }
     }
 
@@ -328,6 +345,11 @@ impl Event {
             71 => Self::Terminating {
                 at_ns: fields.u64()?,
                 grace_ends_ns: fields.u64()?,
+            },
+            72 => Self::Doomed {
+                run: RunId(fields.u64()?),
+                at_ns: fields.u64()?,
+                asked: fields.bool()?,
             },
             tag => return Err(ProtocolError::UnknownTag { tag }),
         };

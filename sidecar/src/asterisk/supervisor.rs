@@ -41,6 +41,8 @@ pub enum Phase {
     Starting,
     /// Fully booted.
     Booted,
+    /// It executes nothing any more, and is not gone yet.
+    Ending,
 }
 
 /// The machine.
@@ -130,6 +132,11 @@ impl Supervisor {
         if self.phase == Phase::Starting {
             self.phase = Phase::Booted;
         }
+    }
+
+    /// Asterisk does nothing any more; [`Supervisor::on_exited`] follows.
+    pub fn on_ending(&mut self) {
+        self.phase = Phase::Ending;
     }
 
     /// Asterisk is gone, or was found not running. `quick_exits` counts its short lives in a row.

@@ -29,6 +29,8 @@ pub enum Order {
 pub enum GuardNote {
     /// Asterisk runs (again).
     Started,
+    /// Asterisk does nothing any more; that it is gone follows.
+    Ending,
     /// Asterisk is gone.
     Exited {
         /// It was told to.
@@ -58,6 +60,8 @@ enum Known {
     Starting,
     /// This run exists.
     Running(RunId),
+    /// It executes nothing any more, as the core was told, but is not gone yet.
+    Ending,
 }
 
 /// The machine.
@@ -99,7 +103,7 @@ impl Driver {
                 deadline_ns: deadline.0,
             })),
             Known::Idle => self.start_if_due(now, orders),
-            Known::Starting | Known::Unknown => {}
+            Known::Starting | Known::Ending | Known::Unknown => {}
         }
     }
 
@@ -107,7 +111,7 @@ impl Driver {
     pub fn stop(&mut self, orders: &mut Vec<Order>) {
         self.wanted = None;
         match self.known {
-            Known::Idle => orders.push(Order::Core(GuardEvent::Stopped)),
+            Known::Idle | Known::Ending => orders.push(Order::Core(GuardEvent::Stopped)),
             Known::Running(run) => {
                 self.is_stop_wanted = true;
                 orders.push(Order::Send(Command::Stop { run }));
@@ -161,6 +165,9 @@ impl Driver {
             Event::StartRefused { reason } => self.on_start_refused(reason, orders),
             // Its Exited is on the way, or the core has extended it since.
             Event::ArmRefused { .. } => {}
+            Event::Doomed { run, at_ns, asked } => {
+                self.on_doomed(run, BootTime(at_ns), asked, orders);
+            }
             Event::Exited {
                 status,
                 at_ns,
@@ -218,6 +225,25 @@ impl Driver {
         orders.push(Order::Send(Command::Hello));
     }
 
+    fn on_doomed(&mut self, run: RunId, at: BootTime, asked: bool, orders: &mut Vec<Order>) {
+        if self.known == Known::Running(run) {
+            self.known = Known::Ending;
+            self.tell_end(at, asked, orders);
+            orders.push(Order::Note(GuardNote::Ending));
+        }
+    }
+
+    /// What the core wants from now on is meant for the next run.
+    fn tell_end(&mut self, at: BootTime, asked: bool, orders: &mut Vec<Order>) {
+        self.wanted = None;
+        let is_stop = std::mem::take(&mut self.is_stop_wanted) || asked;
+        orders.push(Order::Core(if is_stop {
+            GuardEvent::Stopped
+        } else {
+            GuardEvent::Exited { at }
+        }));
+    }
+
     fn on_exited(
         &mut self,
         now: BootTime,
@@ -229,19 +255,16 @@ impl Driver {
         let was_quick = !asked && now.since(self.started_at) < QUICK_LIFE;
         self.quick_exits = if was_quick { self.quick_exits + 1 } else { 0 };
         self.not_before = now.after(delay(self.quick_exits));
+        if self.known != Known::Ending {
+            self.tell_end(at, asked, orders);
+        }
         self.known = Known::Idle;
-        self.wanted = None;
-        let is_stop = std::mem::take(&mut self.is_stop_wanted) || asked;
-        orders.push(Order::Core(if is_stop {
-            GuardEvent::Stopped
-        } else {
-            GuardEvent::Exited { at }
-        }));
         orders.push(Order::Note(GuardNote::Exited {
-            asked: is_stop,
+            asked,
             status,
             quick_exits: self.quick_exits,
         }));
+        self.start_if_due(now, orders);
     }
 
     fn start_if_due(&mut self, now: BootTime, orders: &mut Vec<Order>) {
@@ -360,6 +383,55 @@ mod tests {
             [Order::Send(Command::Stop { run: RUN })]
         );
         let got = orders(|out| driver.on_event(NOW, exited(true), out));
+        assert_eq!(got[0], Order::Core(GuardEvent::Stopped));
+        assert_eq!(
+            orders(|out| driver.stop(out)),
+            [Order::Core(GuardEvent::Stopped)]
+        );
+    }
+
+    #[test]
+    fn a_doomed_run_is_told_at_once_and_the_next_starts_when_it_is_gone() {
+        let mut driver = running();
+        let doomed = Event::Doomed {
+            run: RUN,
+            at_ns: NOW.0,
+            asked: false,
+        };
+        let got = orders(|out| driver.on_event(NOW, doomed, out));
+        assert_eq!(
+            got,
+            [
+                Order::Core(GuardEvent::Exited { at: NOW }),
+                Order::Note(GuardNote::Ending)
+            ]
+        );
+        assert_eq!(orders(|out| driver.arm(NOW, in_ms(700), out)), []);
+        let got = orders(|out| driver.on_event(in_ms(30), exited(false), out));
+        assert!(
+            matches!(
+                got[..],
+                [
+                    Order::Note(GuardNote::Exited { asked: false, .. }),
+                    Order::Send(Command::Start {
+                        deadline_ns: Some(_)
+                    })
+                ]
+            ),
+            "{got:?}"
+        );
+    }
+
+    #[test]
+    fn a_stop_is_confirmed_by_doom() {
+        let mut driver = running();
+        driver.stop(&mut Vec::new());
+        let doomed = Event::Doomed {
+            run: RUN,
+            at_ns: NOW.0,
+            asked: true,
+        };
+        let got = orders(|out| driver.on_event(NOW, doomed, out));
         assert_eq!(got[0], Order::Core(GuardEvent::Stopped));
         assert_eq!(
             orders(|out| driver.stop(out)),

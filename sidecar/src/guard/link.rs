@@ -1,13 +1,15 @@
 //! The unix socket to the guard. Lost connections are made anew: the guard is of another container, and may come later.
 
-use std::io;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use pbx_guard::protocol::{Command, Event, MAX_FRAME_SIZE};
-use tokio::net::UnixStream;
+use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
+
+use crate::input_watch::watch_input;
 
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -23,7 +25,7 @@ pub enum LinkEvent {
 /// The connection, or the wish for one.
 pub struct GuardLink {
     path: PathBuf,
-    stream: Option<UnixStream>,
+    stream: Option<AsyncFd<UnixStream>>,
     received: Vec<u8>,
     retry_at: Instant,
 }
@@ -51,7 +53,6 @@ impl GuardLink {
         let Some(stream) = &self.stream else { return };
         let mut frame = Vec::with_capacity(MAX_FRAME_SIZE);
         command.encode(&mut frame);
-        // Not `try_write`: tokio refuses that until it has seen the socket writable, and Hello goes out before.
         if rustix::io::write(stream, &frame).is_ok_and(|written| written == frame.len()) {
             return;
         }
@@ -79,9 +80,9 @@ impl GuardLink {
     fn connect(&mut self) {
         self.retry_at = Instant::now() + RETRY;
         self.received.clear();
-        let opened = StdUnixStream::connect(&self.path).and_then(|stream| {
+        let opened = UnixStream::connect(&self.path).and_then(|stream| {
             stream.set_nonblocking(true)?;
-            UnixStream::from_std(stream)
+            watch_input(stream)
         });
         if let Ok(stream) = opened {
             self.stream = Some(stream);
@@ -107,17 +108,18 @@ impl GuardLink {
     /// Whether the connection lives on.
     async fn receive(&mut self) -> bool {
         let stream = self.stream.as_ref().expect("only called while connected");
-        if stream.readable().await.is_err() {
+        let Ok(mut ready) = stream.readable().await else {
             return false;
-        }
+        };
         let mut chunk = [0; 256];
-        match stream.try_read(&mut chunk) {
-            Ok(0) => false,
-            Ok(count) => {
+        match ready.try_io(|stream| stream.get_ref().read(&mut chunk)) {
+            Ok(Ok(0) | Err(_)) => false,
+            Ok(Ok(count)) => {
                 self.received.extend_from_slice(&chunk[..count]);
                 true
             }
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            // Nothing to read after all.
+            Err(_) => true,
         }
     }
 

@@ -30,7 +30,8 @@ use crate::kubernetes::KubeError;
 use crate::kubernetes::lease::WitnessLease;
 use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
-use crate::report::{Known, build_report};
+use crate::recorder::entry::Mark;
+use crate::report::{Known, build_report, slow_link};
 
 /// Nothing is due: the loop waits for events.
 const IDLE: Duration = Duration::from_hours(1);
@@ -116,7 +117,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Builds the configuration and starts the tasks that look at the API.
+    /// Starts the tasks that look at the API.
     pub fn start(
         checked: Arc<Checked>,
         objects: Option<Objects>,
@@ -128,7 +129,7 @@ impl Services {
         let needs_traffic_read = objects
             .as_ref()
             .is_some_and(|objects| objects.traffic.is_some());
-        let mut services = Self {
+        let services = Self {
             supervisor: Supervisor::new(needs_traffic_read),
             checked,
             objects,
@@ -149,7 +150,6 @@ impl Services {
             crash: None,
             fault: None,
         };
-        services.configure();
         services.note_ledger();
         if let Some(objects) = &services.objects {
             api_watch::spawn(
@@ -175,6 +175,8 @@ impl Services {
                 .next_deadline()
                 .map_or(IDLE, |due| due.since(now()));
             tokio::select! {
+                // A notice before the view that it explains: one report tells both.
+                biased;
                 from_core = self.channels.from_core.recv() => match from_core {
                     Some(message) => self.on_core(message),
                     None => return,
@@ -223,7 +225,9 @@ impl Services {
             self.metrics.clone(),
         );
         spawn_local(async move {
+            let _ = to_core.try_send(ToCore::Mark(now(), Mark::LeaseAsked(id)));
             let (answer, is_reachable) = lease.call(&call).await;
+            let _ = to_core.try_send(ToCore::Mark(now(), Mark::LeaseAnswered(id)));
             Metrics::count(
                 &metrics.api_calls,
                 if is_reachable { "Answered" } else { "Failed" },
@@ -320,6 +324,7 @@ impl Services {
             Done::Booted(booted) => {
                 self.booted = Some(booted);
                 self.supervisor.on_booted();
+                self.send(ToCore::Mark(now(), Mark::AsteriskBooted));
                 self.crash = None;
                 self.register_trunks();
             }
@@ -382,6 +387,7 @@ impl Services {
             .active
             .set(i64::from(view.role == Role::Active));
         self.metrics.epoch.set(view.epoch.cast_signed());
+        let slow = slow_link(&self.checked, &view);
         let known = Known {
             view,
             phase: self.supervisor.phase(),
@@ -395,7 +401,11 @@ impl Services {
                 .configured
                 .as_ref()
                 .map(|configured| configured.snapshot.hash.as_str()),
-            problem: self.crash.as_ref().or(self.fault.as_ref()),
+            problem: self
+                .crash
+                .as_ref()
+                .or(self.fault.as_ref())
+                .or(slow.as_ref()),
             ledger: self.history.ledger(),
         };
         let checked = self.checked.clone();

@@ -57,6 +57,11 @@ fn events() -> Vec<Event> {
             at_ns: 1,
             grace_ends_ns: u64::MAX,
         },
+        Event::Doomed {
+            run: RUN,
+            at_ns: 4,
+            asked: true,
+        },
     ]
 }
 
