@@ -54,6 +54,19 @@ fn flickering_world(seed: u64) -> World {
     world
 }
 
+/// A pod is deleted by force, and its old life goes on, without the API, to the end.
+fn replacing_world(seed: u64) -> World {
+    let mut world = random_world(2, seed);
+    let at = world.random.between(3 * SECOND, 15 * SECOND);
+    let fault = Fault::ForceReplace {
+        seat: world.random.between(0, 2) as u8,
+        keeps_api: false,
+        for_ns: 60 * SECOND,
+    };
+    world.at(at, Event::Fault(fault));
+    world
+}
+
 /// The first seed that shows two serving without the rule.
 fn first_overlap(rule: Rule, seeds: u64, make: impl Fn(u64) -> World) -> Option<u64> {
     drop_rule(Some(rule));
@@ -110,7 +123,7 @@ fn r9_without_watching_two_serve() {
 
 #[test]
 fn r13_without_strike_two_serve() {
-    check(Rule::StrikeFirst, |seed| random_world(2, seed));
+    check(Rule::StrikeFirst, replacing_world);
 }
 
 /// The worlds above are not at fault: with all rules they never show two.

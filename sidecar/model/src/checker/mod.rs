@@ -16,7 +16,7 @@ use pbx_core::{CallId, Input, Role, Seat};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 pub use pod::{Cell, NOW, Order, Pod, Process};
-pub use scenario::{From, SCENARIOS, Scenario, TIMING};
+pub use scenario::{From, NOTHING, SCENARIOS, Scenario, TIMING};
 pub use state::{Call, Letter, State, Used};
 
 /// One thing that happens. Numbers are places in the state's lists.

@@ -24,7 +24,7 @@ pub struct Scenario {
     pub nodes: u8,
     /// In whole steps of the clock where it matters.
     pub timing: Timing,
-    /// The node in seat 0 has the fastest clock allowed, all others the slowest.
+    /// The node in seat 0 has the slowest clock allowed, all others the fastest.
     pub drifts: bool,
     /// The first state.
     pub from: From,
@@ -44,7 +44,8 @@ pub struct Scenario {
 
 /// The step of all clocks, where they run alike.
 pub const STEP: Duration = Duration::from_millis(200);
-const NOTHING: Used = Used {
+/// No faults but loss, delay, reordering and failing calls.
+pub const NOTHING: Used = Used {
     crashes: 0,
     restarts: 0,
     amnesias: 0,
@@ -113,6 +114,7 @@ pub const SCENARIOS: [Scenario; 9] = [
         name: "two-drift",
         timing: Timing { clock_drift_ppm: 60_000, ..TIMING },
         drifts: true,
+        slow_guard: true,
         ..PLAIN
     },
     Scenario {
@@ -151,8 +153,8 @@ impl Scenario {
         let step = STEP.as_nanos() as i64;
         let of_seat = |seat: usize| match (self.drifts, seat) {
             (false, _) => STEP,
-            (true, 0) => Duration::from_nanos((step + step * drift / 1_000_000) as u64),
-            (true, _) => Duration::from_nanos((step - step * drift / 1_000_000) as u64),
+            (true, 0) => Duration::from_nanos((step - step * drift / 1_000_000) as u64),
+            (true, _) => Duration::from_nanos((step + step * drift / 1_000_000) as u64),
         };
         let mut ticks = [STEP; MAX_NODES];
         for (seat, tick) in ticks.iter_mut().enumerate() {
