@@ -32,7 +32,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let scenarios: Vec<_> = SCENARIOS.into_iter().filter(chosen).collect();
     let names = SCENARIOS.map(|scenario| scenario.name).join(", ");
-    ensure!(!scenarios.is_empty(), "no such configuration: there are {names}");
+    ensure!(
+        !scenarios.is_empty(),
+        "no such configuration: there are {names}"
+    );
     let threads = arguments
         .threads
         .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
@@ -63,7 +66,11 @@ fn print(scenario: &Scenario, explored: &Explored, took: Duration) {
         explored.unique,
         explored.depth,
         took.as_secs_f64(),
-        if explored.moves { "" } else { "  (the role never moved)" },
+        if explored.moves {
+            ""
+        } else {
+            "  (the role never moved)"
+        },
     );
     if let Some(path) = &explored.violation {
         println!("{path}");

@@ -57,7 +57,6 @@ impl Node {
         self.witness.seen.map(|seen| seen.lease.version)
     }
 
-
     /// Moves all its stamps. The number of an open call becomes 1.
     pub fn rebase(&mut self, rebase: &Rebase<'_>) {
         let timing = self.settings.timing;
@@ -75,7 +74,8 @@ impl Node {
         self.rebase_votes(rebase, &timing);
         self.rebase_peers(rebase, &timing);
         self.rebase_witness(rebase, &timing);
-        self.asterisk.rebase(rebase, timing.kill_margin * 2, LONGEST_PATIENCE);
+        self.asterisk
+            .rebase(rebase, timing.kill_margin * 2, LONGEST_PATIENCE);
         if let Some(leaving) = &mut self.leaving {
             leaving.rebase(rebase, timing.deadtime * 5 + LONGEST_PATIENCE);
         }
@@ -106,7 +106,8 @@ impl Node {
         for (peer, by) in self.peers.iter_mut().zip(rebase.peers_by) {
             peer.heard_at = peer.heard_at.map(|at| rebase.own(at, silence));
             peer.told_at = rebase.own(peer.told_at, timing.keepalive * 2);
-            peer.last_sent_at = moved(peer.last_sent_at, by).max(rebase.now.before(timing.deadtime));
+            peer.last_sent_at =
+                moved(peer.last_sent_at, by).max(rebase.now.before(timing.deadtime));
             peer.ready_since = None;
         }
     }
@@ -128,9 +129,13 @@ impl Node {
         witness.next_poll_at = rebase.due(witness.next_poll_at);
         witness.next_hint_at = rebase.due(witness.next_hint_at);
         let patience = timing.deadtime * 5;
-        witness.renewed_at = witness.renewed_at.map(|at| rebase.own(at, timing.witness_hold_alone));
+        witness.renewed_at = witness
+            .renewed_at
+            .map(|at| rebase.own(at, timing.witness_hold_alone));
         witness.wanted_since = witness.wanted_since.map(|at| rebase.own(at, patience));
-        witness.answered_at = witness.answered_at.map(|at| rebase.own(at, LONGEST_PATIENCE));
+        witness.answered_at = witness
+            .answered_at
+            .map(|at| rebase.own(at, LONGEST_PATIENCE));
         witness.failures = witness.failures.min(MOST_FAILURES);
     }
 }

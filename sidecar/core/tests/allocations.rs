@@ -22,7 +22,11 @@ fn a_standby_grants_beats_without_allocating() {
         for _ in 0..BEATS {
             desk.now.0 += 100_000_000;
             desk.hear(1, Epoch(5), Body::Beat { is_active: true });
-            assert_eq!(desk.sent().filter(|sent| sent.to == Seat(1)).count(), 1, "the ack");
+            assert_eq!(
+                desk.sent().filter(|sent| sent.to == Seat(1)).count(),
+                1,
+                "the ack"
+            );
         }
     });
     assert_eq!(allocated, 0);

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use pbx_core::{Rule, Timing, drop_rule};
-use pbx_model::world::faults::{FAULTS_END, Fault, random_world};
 use pbx_model::world::event::Event;
+use pbx_model::world::faults::{FAULTS_END, Fault, random_world};
 use pbx_model::world::{MS, SECOND, World};
 
 /// A link that comes back for moments, just when a renewal of the long hold is lost: what freeing the witness

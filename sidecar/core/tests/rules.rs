@@ -478,5 +478,8 @@ fn r13_a_life_rises_above_a_former_one_after_its_quarantine_too() {
     desk.input(Input::Message(hello));
     assert_eq!(desk.view().incarnation, Incarnation(5_001));
     assert_eq!(desk.view().role, Role::Active, "it keeps what it counts");
-    assert!(desk.view().epoch > Some(epoch), "under an epoch of the new name");
+    assert!(
+        desk.view().epoch > Some(epoch),
+        "under an epoch of the new name"
+    );
 }

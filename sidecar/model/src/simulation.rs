@@ -75,7 +75,9 @@ pub enum Failure {
     #[error("nobody serves {RECOVERY:?} after the last fault")]
     NobodyServes,
     /// No peace.
-    #[error("it still moves at the end: serving {serving:?}, promotions in the calm time {promotions}")]
+    #[error(
+        "it still moves at the end: serving {serving:?}, promotions in the calm time {promotions}"
+    )]
     Unstable {
         /// Who.
         serving: Vec<usize>,
@@ -100,7 +102,11 @@ pub struct FailedSeed {
 
 impl fmt::Display for FailedSeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nodes, seed, failure } = self;
+        let Self {
+            nodes,
+            seed,
+            failure,
+        } = self;
         write!(f, "nodes {nodes} seed {seed}: {failure}")
     }
 }
@@ -170,7 +176,11 @@ impl Summary {
                 self.promotions += outcome.promotions;
                 self.worst = self.worst.max(Some((outcome.recovery, nodes, seed)));
             }
-            Err(failure) => self.failed.push(FailedSeed { nodes, seed, failure }),
+            Err(failure) => self.failed.push(FailedSeed {
+                nodes,
+                seed,
+                failure,
+            }),
         }
     }
 }
@@ -179,7 +189,9 @@ fn run_to_verdict(world: &mut World) -> Result<Outcome, Failure> {
     world.run_until(FAULTS_END);
     world.heal();
     let healed_at = world.now;
-    let recovery = world.run_until_that(RECOVERY.as_millis() as u64, |world| world.active().is_some());
+    let recovery = world.run_until_that(RECOVERY.as_millis() as u64, |world| {
+        world.active().is_some()
+    });
     let recovery = recovery.ok_or(Failure::NobodyServes)?;
     world.run_until(healed_at + (RECOVERY.as_millis() as u64 + SETTLING_MS) * MS);
     let (promoted, writes) = (promotions(world).count(), world.api.writes);
@@ -210,7 +222,10 @@ fn check_calm(world: &World, promoted: usize, writes: u64) -> Result<(), Failure
     let serving = world.serving();
     let (since, _) = world.serving_since;
     if serving.len() != 1 || promotions > 0 || since + CALM_MS * MS > world.now {
-        return Err(Failure::Unstable { serving, promotions });
+        return Err(Failure::Unstable {
+            serving,
+            promotions,
+        });
     }
     match world.api.writes - writes {
         0 => Ok(()),

@@ -18,7 +18,7 @@ fn the_checked_timing_is_legal_to_the_core() {
 #[test]
 fn no_short_exploration_shows_two_serving() {
     for scenario in SCENARIOS {
-        let explored = explore(scenario, 60_000, 2, LIMIT);
+        let explored = explore(scenario, 30_000, 2, LIMIT);
         assert_eq!(explored.violation, None, "{}", scenario.name);
         assert!(explored.unique > 1_000, "{}: {explored:?}", scenario.name);
     }

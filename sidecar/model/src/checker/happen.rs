@@ -3,9 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pbx_core::{
-    ApiAnswer, ApiCall, CallId, Cause, Command, Condition, Effect, FoundAtStart, GuardEvent, Holder,
-    Incarnation, Input, LeaseContent, LeaseView, LeaseWrite, Node, Occupant, Rebase, Role, Seat,
-    Settings, Start, drop_rule, moved,
+    ApiAnswer, ApiCall, CallId, Cause, Command, Condition, Effect, FoundAtStart, GuardEvent,
+    Holder, Incarnation, Input, LeaseContent, LeaseView, LeaseWrite, Node, Occupant, Rebase, Role,
+    Seat, Settings, Start, drop_rule, moved,
 };
 use pbx_guard::deadline::{Deadline, Verdict};
 
@@ -140,7 +140,14 @@ impl Scenario {
     pub(super) fn answer_call(&self, state: &mut State, index: usize, is_lost: bool) {
         let call = state.calls.remove(index);
         if let Some(answer) = call.answer {
-            return self.input(state, call.pod, Input::Api { call: call.id, answer });
+            return self.input(
+                state,
+                call.pod,
+                Input::Api {
+                    call: call.id,
+                    answer,
+                },
+            );
         }
         let answer = apply(&mut state.lease, &call.call);
         if is_lost || call.id == CallId(0) {
@@ -150,7 +157,14 @@ impl Scenario {
             let answer = Some(answer);
             state.calls.push(Call { answer, ..call });
         } else {
-            self.input(state, call.pod, Input::Api { call: call.id, answer });
+            self.input(
+                state,
+                call.pod,
+                Input::Api {
+                    call: call.id,
+                    answer,
+                },
+            );
         }
     }
 
@@ -176,13 +190,21 @@ impl Scenario {
 
     pub(super) fn switch_over(&self, state: &mut State, index: usize) {
         let (to, cause) = (None, Cause::Switchover);
-        self.input(state, index, Input::Command(Command::Switchover { to, cause }));
+        self.input(
+            state,
+            index,
+            Input::Command(Command::Switchover { to, cause }),
+        );
     }
 
     /// All clocks go on by a step, whatever stands still; the kernel's timers fire.
     pub(super) fn advance(&self, state: &mut State) {
         let versions = state.versions();
-        let rank = |version: u64| versions.binary_search(&version).map_or(0, |rank| rank as u64 + 1);
+        let rank = |version: u64| {
+            versions
+                .binary_search(&version)
+                .map_or(0, |rank| rank as u64 + 1)
+        };
         let ticks = self.ticks();
         for index in 0..state.pods.len() {
             state.change(index, |pod| {
@@ -267,7 +289,10 @@ impl Scenario {
         for message in &letters {
             state.post(self, message);
         }
-        while !self.slow_guard && !state.pods[index].is_paused && !state.pods[index].orders.is_empty() {
+        while !self.slow_guard
+            && !state.pods[index].is_paused
+            && !state.pods[index].orders.is_empty()
+        {
             self.guard_acts(state, index);
         }
     }
@@ -279,7 +304,10 @@ impl Scenario {
             call.id = CallId(u64::from(Some(call.id) == open && open.is_some()));
         }
         let is_late = |call: &Call| call.pod == index && call.id == CallId(0);
-        let newest = state.calls.iter().rposition(|call| is_late(call) && is_write(call));
+        let newest = state
+            .calls
+            .iter()
+            .rposition(|call| is_late(call) && is_write(call));
         let mut at = 0;
         state.calls.retain(|call| {
             at += 1;
@@ -291,7 +319,9 @@ impl Scenario {
         for call in state.calls.iter_mut().filter(|call| call.pod == index) {
             call.id = CallId(0);
         }
-        state.calls.retain(|call| call.id != CallId(0) || is_write(call));
+        state
+            .calls
+            .retain(|call| call.id != CallId(0) || is_write(call));
     }
 
     fn tell_condition(&self, state: &mut State, index: usize, is_ready: bool) {
@@ -320,12 +350,16 @@ impl Scenario {
                 pod.said.push(GuardEvent::Stopped);
             }
             (Order::Arm(_), Process::Dead) => pod.said.push(GuardEvent::Stopped),
-            (Order::Restart(deadline), Process::Dead) => match self.judge(Deadline::SLACK, deadline) {
-                Verdict::Passed => pod.said.push(GuardEvent::Stopped),
-                _ => pod.arm(deadline),
-            },
+            (Order::Restart(deadline), Process::Dead) => {
+                match self.judge(Deadline::SLACK, deadline) {
+                    Verdict::Passed => pod.said.push(GuardEvent::Stopped),
+                    _ => pod.arm(deadline),
+                }
+            }
             (Order::Arm(deadline) | Order::Restart(deadline), process) => {
-                let standing = process.deadline().map_or(Deadline::SLACK, |at| Deadline::at(at.0));
+                let standing = process
+                    .deadline()
+                    .map_or(Deadline::SLACK, |at| Deadline::at(at.0));
                 match self.judge(standing, deadline) {
                     Verdict::Passed => {}
                     Verdict::Covered => pod.said.push(GuardEvent::Armed { deadline }),

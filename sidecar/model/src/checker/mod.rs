@@ -67,7 +67,12 @@ pub struct Explored {
 }
 
 /// Explores at most so many states, breadth first, so that a violation is shown on a shortest path.
-pub fn explore(scenario: Scenario, most_states: usize, threads: usize, limit: Duration) -> Explored {
+pub fn explore(
+    scenario: Scenario,
+    most_states: usize,
+    threads: usize,
+    limit: Duration,
+) -> Explored {
     let start = Instant::now();
     let checker = scenario
         .checker()
@@ -92,7 +97,9 @@ pub fn explore(scenario: Scenario, most_states: usize, threads: usize, limit: Du
         states: checker.state_count(),
         unique: checker.unique_state_count(),
         depth: checker.max_depth(),
-        is_closed: checker.state_count() < most_states && start.elapsed() < limit && violation.is_none(),
+        is_closed: checker.state_count() < most_states
+            && start.elapsed() < limit
+            && violation.is_none(),
         violation,
         moves: discoveries.contains_key(MOVES),
     }

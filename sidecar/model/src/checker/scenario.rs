@@ -90,29 +90,47 @@ const PLAIN: Scenario = Scenario {
 pub const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "two",
-        limits: Used { deaths: 1, duplicates: 1, ..NOTHING },
+        limits: Used {
+            deaths: 1,
+            duplicates: 1,
+            ..NOTHING
+        },
         ..PLAIN
     },
     Scenario {
         name: "two-guard",
-        limits: Used { switchovers: 1, ..NOTHING },
+        limits: Used {
+            switchovers: 1,
+            ..NOTHING
+        },
         slow_guard: true,
         ..PLAIN
     },
     Scenario {
         name: "two-restarts",
-        limits: Used { crashes: 1, restarts: 1, amnesias: 1, ..NOTHING },
+        limits: Used {
+            crashes: 1,
+            restarts: 1,
+            amnesias: 1,
+            ..NOTHING
+        },
         ..PLAIN
     },
     Scenario {
         name: "two-pause",
-        limits: Used { pauses: 2, ..NOTHING },
+        limits: Used {
+            pauses: 2,
+            ..NOTHING
+        },
         slow_guard: true,
         ..PLAIN
     },
     Scenario {
         name: "two-drift",
-        timing: Timing { clock_drift_ppm: 60_000, ..TIMING },
+        timing: Timing {
+            clock_drift_ppm: 60_000,
+            ..TIMING
+        },
         drifts: true,
         slow_guard: true,
         ..PLAIN
@@ -120,23 +138,38 @@ pub const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "three",
         nodes: 3,
-        limits: Used { deaths: 1, ..NOTHING },
+        limits: Used {
+            deaths: 1,
+            ..NOTHING
+        },
         ..PLAIN
     },
     Scenario {
         name: "alone",
         from: From::Alone,
-        limits: Used { crashes: 1, restarts: 1, ..NOTHING },
+        limits: Used {
+            crashes: 1,
+            restarts: 1,
+            ..NOTHING
+        },
         ..PLAIN
     },
     Scenario {
         name: "seats",
-        limits: Used { replacements: 1, crashes: 1, ..NOTHING },
+        limits: Used {
+            replacements: 1,
+            crashes: 1,
+            ..NOTHING
+        },
         ..PLAIN
     },
     Scenario {
         name: "lease",
-        limits: Used { leases: 1, amnesias: 1, ..NOTHING },
+        limits: Used {
+            leases: 1,
+            amnesias: 1,
+            ..NOTHING
+        },
         ..PLAIN
     },
 ];

@@ -74,7 +74,10 @@ pub struct Used {
 impl State {
     /// How many serve.
     pub fn serving(&self) -> usize {
-        self.pods.iter().filter(|pod| pod.process.is_serving()).count()
+        self.pods
+            .iter()
+            .filter(|pod| pod.process.is_serving())
+            .count()
     }
 
     /// Changes one pod.
@@ -100,7 +103,13 @@ impl State {
     fn keep_newest(&mut self, most: usize, to: usize, message: &Message) {
         let is_same_link =
             |letter: &Letter| letter.to == to && letter.message.occupant == message.occupant;
-        while self.letters.iter().filter(|letter| is_same_link(letter)).count() > most {
+        while self
+            .letters
+            .iter()
+            .filter(|letter| is_same_link(letter))
+            .count()
+            > most
+        {
             let oldest = self
                 .letters
                 .iter()
@@ -108,7 +117,8 @@ impl State {
                 .filter(|(_, letter)| is_same_link(letter))
                 .min_by_key(|(index, letter)| (letter.message.sent_at, *index))
                 .map(|(index, _)| index);
-            self.letters.remove(oldest.expect("there is more than none"));
+            self.letters
+                .remove(oldest.expect("there is more than none"));
         }
     }
 
@@ -138,7 +148,10 @@ impl State {
                 }
                 _ => {}
             }
-            if let Body::Handover { detected_after_us, .. } = &mut message.body {
+            if let Body::Handover {
+                detected_after_us, ..
+            } = &mut message.body
+            {
                 *detected_after_us = 0;
             }
         }
@@ -146,7 +159,10 @@ impl State {
 
     /// The versions that anybody still refers to, in order.
     pub fn versions(&self) -> Vec<u64> {
-        let of_pods = self.pods.iter().filter_map(|pod| pod.node.as_ref()?.seen_version());
+        let of_pods = self
+            .pods
+            .iter()
+            .filter_map(|pod| pod.node.as_ref()?.seen_version());
         let of_calls = self.calls.iter().flat_map(|call| {
             let written = match &call.call {
                 ApiCall::Write(write) => Some(write.version),

@@ -5,7 +5,10 @@ use pbx_core::{ApiAnswer, ApiCall, BootTime, CallId, GuardEvent, Message};
 use super::faults::Fault;
 
 /// What happens at some moment.
-#[allow(missing_docs, reason = "the names of fields and plain variants say what they are")]
+#[allow(
+    missing_docs,
+    reason = "the names of fields and plain variants say what they are"
+)]
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
     Tick {
@@ -76,7 +79,10 @@ pub enum Event {
 }
 
 /// What a sidecar orders from its guard.
-#[allow(missing_docs, reason = "the names of fields and plain variants say what they are")]
+#[allow(
+    missing_docs,
+    reason = "the names of fields and plain variants say what they are"
+)]
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
     Arm(BootTime),
@@ -98,4 +104,3 @@ pub struct Weather {
     /// How long a call to the API takes, there and back.
     pub api_us: (u64, u64),
 }
-

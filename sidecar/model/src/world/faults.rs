@@ -9,7 +9,10 @@ use super::pod::Pod;
 use super::{MS, SECOND, World};
 
 /// One fault. Durations in nanoseconds of the world.
-#[allow(missing_docs, reason = "the names of fields and plain variants say what they are")]
+#[allow(
+    missing_docs,
+    reason = "the names of fields and plain variants say what they are"
+)]
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// The machine stops and comes back, without its tmpfs.
@@ -159,9 +162,7 @@ impl World {
                 keeps_api: long,
                 for_ns: for_ns * 3,
             },
-            20 => Fault::LeaseDeleted {
-                for_ns: for_ns / 4,
-            },
+            20 => Fault::LeaseDeleted { for_ns: for_ns / 4 },
             21 => Fault::PauseGuard { seat, for_ns },
             _ => Fault::Switchover,
         }
@@ -275,7 +276,11 @@ impl World {
     /// Again and again, but in one seat at a time: more would need the remaining node that the rule is about.
     fn force_replace(&mut self, seat: u8, keeps_api: bool, for_ns: u64) {
         let is_old_elsewhere = (0..self.pods.len()).any(|pod| {
-            let Pod { seat: own, dead_since, .. } = &self.pods[pod];
+            let Pod {
+                seat: own,
+                dead_since,
+                ..
+            } = &self.pods[pod];
             own.0 != seat && dead_since.is_none() && self.pod_in(own.0) != pod
         });
         let old = self.pod_in(seat);

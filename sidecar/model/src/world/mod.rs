@@ -23,8 +23,8 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use pbx_core::{
-    Condition, Effect, FoundAtStart, Incarnation, Input, Node, Notice, Occupant, Seat, Seats, Settings,
-    Start, Timing,
+    Condition, Effect, FoundAtStart, Incarnation, Input, Node, Notice, Occupant, Seat, Seats,
+    Settings, Start, Timing,
 };
 
 use api::Api;
@@ -406,7 +406,8 @@ impl World {
         | Event::SidecarUp { pod, .. } = event
         {
             let p = &self.pods[*pod];
-            return Some(p.paused_until.max(p.guard_paused_until)).filter(|until| *until > self.now);
+            return Some(p.paused_until.max(p.guard_paused_until))
+                .filter(|until| *until > self.now);
         }
         let (Event::Tick { pod, .. }
         | Event::Deliver { pod, .. }

@@ -28,7 +28,10 @@ impl World {
                 Effect::RestartInPlace { deadline } => self.order(pod, Order::Restart(deadline)),
                 Effect::Notice(notice) => {
                     if self.is_traced {
-                        println!("{:>10.3} ms pod {pod} {notice:?}", self.now as f64 / MS as f64);
+                        println!(
+                            "{:>10.3} ms pod {pod} {notice:?}",
+                            self.now as f64 / MS as f64
+                        );
                     }
                     self.notices.push((self.now, pod, notice));
                     dies |= self.note(pod, notice);
@@ -346,7 +349,9 @@ impl World {
     /// The guard's own judgement: the timer takes only later deadlines, and refuses those that have passed.
     fn arm(&mut self, pod: usize, local: BootTime, deadline: BootTime) {
         let asterisk = &mut self.pods[pod].asterisk;
-        let standing = asterisk.deadline.map_or(Deadline::SLACK, |at| Deadline::at(at.0));
+        let standing = asterisk
+            .deadline
+            .map_or(Deadline::SLACK, |at| Deadline::at(at.0));
         match standing.judge(deadline.0, local.0) {
             Verdict::Passed => return,
             Verdict::Covered => {}
