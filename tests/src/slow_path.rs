@@ -1,5 +1,6 @@
 //! A slow path: what a host sends to a peer's UDP port waits in a queue before it goes on, and so do the answers. A relay in the
-//! host's network namespace and a redirection of its packets, since not every kernel has netem. Leaves out loss and reordering.
+//! host's network namespace and a redirection of its packets, since not every kernel has netem. The redirection keeps no state: NAT
+//! would not touch the answers of a flow that the peer began. Leaves out loss and reordering.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -53,12 +54,14 @@ impl SlowPath {
             carry(&near, &far, peer, delay, &path.is_over)?;
             carry(&far, &near, sidecar, delay, &path.is_over)?;
             rules.push_str(&format!(
-                "ip daddr {} udp sport {port} udp dport {port} dnat to {relay}\n",
-                peer.ip()
+                "ip daddr {} udp sport {port} udp dport {port} ip daddr set {} udp dport set {}\n",
+                peer.ip(),
+                relay.ip(),
+                relay.port()
             ));
         }
         let table = format!(
-            "table ip {TABLE} {{ chain out {{ type nat hook output priority -100;\n{rules}}}\n}}\n"
+            "table ip {TABLE} {{ chain out {{ type route hook output priority -150;\n{rules}}}\n}}\n"
         );
         let mut nft = command_in(namespace, "nft");
         output_of(nft.arg(table))?;
