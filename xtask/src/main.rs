@@ -11,6 +11,8 @@ mod cluster;
 mod demo;
 mod generate;
 mod licences;
+mod model;
+mod simulate;
 mod tidy;
 
 /// The project's own commands.
@@ -34,6 +36,10 @@ enum Command {
     Ci,
     /// Check the rules that neither rustfmt nor clippy knows, and the licences
     Tidy,
+    /// Explore the real core with a model checker: at most one serves, in every interleaving of a few faults
+    Model(model::Arguments),
+    /// Run the real core in random worlds: at most one serves, and after the last fault one does
+    Simulate(simulate::Arguments),
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
@@ -74,6 +80,8 @@ fn run(command: Command) -> Result<ExitCode> {
             tidy::check()?;
             licences::check()?;
         }
+        Command::Model(arguments) => model::run(&arguments)?,
+        Command::Simulate(arguments) => simulate::run(&arguments)?,
         Command::Bench(command) => bench::run(command)?,
         Command::Generate { check } => generate::run(check)?,
     }

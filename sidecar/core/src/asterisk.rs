@@ -10,7 +10,7 @@ use crate::rule::{Rule, holds};
 use crate::{BootTime, Cause, Effect, GuardEvent, Notice, Seat, Suppression};
 
 /// What may be serving here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Asterisk {
     /// The latest deadline ordered: the kernel's timer stands nowhere later.
     ordered: Option<BootTime>,
@@ -25,7 +25,7 @@ pub(crate) struct Asterisk {
 }
 
 /// What comes after the confirmation of a stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Stopping {
     pub(crate) then: AfterStop,
     pub(crate) cause: Cause,
@@ -33,7 +33,7 @@ pub(crate) struct Stopping {
 }
 
 /// What a stop is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum AfterStop {
     /// To this seat, or to the best.
     HandOver(Option<Seat>),
@@ -72,6 +72,22 @@ impl Asterisk {
         self.ordered = Some(deadline);
         self.confirmed = Some(deadline);
         self.is_inherited = true;
+    }
+
+    #[cfg(feature = "model")]
+    pub(crate) fn rebase(
+        &mut self,
+        rebase: &crate::Rebase<'_>,
+        over: std::time::Duration,
+        patience: std::time::Duration,
+    ) {
+        self.ordered = self.ordered.map(|at| rebase.own(at, over));
+        self.confirmed = self.confirmed.map(|at| rebase.own(at, over));
+        self.restarting = self.restarting.map(|at| rebase.own(at, patience));
+        if let Some(stopping) = &mut self.stopping {
+            stopping.cause = Cause::Startup;
+            stopping.since = rebase.now;
+        }
     }
 
     /// A deadline is on its way to the guard.

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bid::Vacancy;
+use crate::handover::Heir;
 use crate::node::Node;
 use crate::rule::{Rule, holds};
 use crate::{Body, BootTime, Cause, Effect, Epoch, Incarnation, Message, Occupant, Seat, Timing};
 
 /// A vote given to a peer: no other gets it before it lapses or is released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Grant {
     pub(crate) candidate: Seat,
     pub(crate) occupant: Occupant,
@@ -51,11 +52,9 @@ impl Node {
                 since: now,
             };
         }
-        if self
-            .heir
-            .is_some_and(|heir| heir.seat == beat.from && beat.epoch >= heir.epoch)
-        {
-            self.heir = None;
+        let is_taken_up = |heir: &Heir| heir.seat == beat.from && beat.epoch >= heir.epoch;
+        if let Some(heir) = self.heir.filter(is_taken_up) {
+            self.forget_heir(now, heir);
         }
         self.give_vote(now, beat.from, beat.occupant, beat.incarnation, beat.epoch);
         let body = Body::Ack {

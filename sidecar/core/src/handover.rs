@@ -11,13 +11,22 @@ use crate::rule::{Rule, holds};
 use crate::{Body, BootTime, Cause, Effect, Epoch, Message, Notice, Seat, Suppression};
 
 /// Whom the vote was handed to, until it beats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Heir {
     pub(crate) seat: Seat,
     pub(crate) epoch: Epoch,
     pub(crate) next_send_at: BootTime,
     cause: Cause,
     since: BootTime,
+}
+
+#[cfg(feature = "model")]
+impl Heir {
+    pub(crate) fn rebase(&mut self, rebase: &crate::Rebase<'_>) {
+        self.next_send_at = rebase.own(self.next_send_at, Duration::ZERO);
+        self.cause = Cause::Startup;
+        self.since = rebase.now;
+    }
 }
 
 impl Node {
@@ -159,7 +168,8 @@ impl Node {
         self.raise_epoch(now, effects);
     }
 
-    /// Repeats the handover until the heir beats, declines, or falls silent for warntime.
+    /// Repeats the handover until the heir beats, declines, falls silent for warntime, or begins another life: that one
+    /// knows nothing of it, and would be refused as long as the vote is renewed for the former.
     pub(crate) fn tend_heir(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
         let Some(mut heir) = self.heir else { return };
         if now < heir.next_send_at {
@@ -168,9 +178,9 @@ impl Node {
         let timing = self.settings.timing;
         let peer = *self.peer(heir.seat);
         let grant = self.grant.as_mut().expect("an heir holds the vote");
-        if !peer.is_heard_within(now, timing.warntime) {
-            self.heir = None;
-            return;
+        let is_same_life = peer.incarnation == grant.incarnation;
+        if !is_same_life || !peer.is_heard_within(now, timing.warntime) {
+            return self.forget_heir(now, heir);
         }
         grant.expires_at = now.after(timing.deadtime);
         self.last_granted_at = now;
@@ -184,6 +194,18 @@ impl Node {
             detected_after_us,
         };
         self.send(now, heir.seat, heir.epoch, body, effects);
+    }
+
+    /// It beats, or will not. The vote stays given. If it falls silent now, that is no planned move any more.
+    pub(crate) fn forget_heir(&mut self, now: BootTime, heir: Heir) {
+        self.heir = None;
+        if heir.cause.is_planned() {
+            self.vacancy = Vacancy {
+                cause: Cause::NodeSilent,
+                from: Some(heir.seat),
+                since: self.peer(heir.seat).heard_at.unwrap_or(now),
+            };
+        }
     }
 
     /// R5: the vote of a stopped active. It counts from this node's own stamp, echoed.

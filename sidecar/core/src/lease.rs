@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Epoch, Incarnation, MAX_NODES, Occupant, Seat};
 
 /// The Lease as it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseView {
     /// The object's UID: a Lease made anew is another Lease (R9).
     pub uid: u128,
@@ -18,7 +18,7 @@ pub struct LeaseView {
 }
 
 /// A write, valid only on the version it is based on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseWrite {
     /// UID of the object read.
     pub uid: u128,
@@ -29,7 +29,7 @@ pub struct LeaseWrite {
 }
 
 /// What the Lease says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseContent {
     /// Who holds the witness.
     pub holder: Holder,
@@ -42,7 +42,7 @@ pub struct LeaseContent {
 }
 
 /// Who holds the witness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Holder {
     /// Free: whoever bids may take it.
     Nobody,
@@ -60,7 +60,7 @@ pub enum Holder {
 }
 
 /// Who sits where, and who is asked to leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seats {
     /// The configured number of nodes.
     pub count: u8,

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What a node knows of the Lease, and the call that is on its way.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Hash, Serialize, Deserialize)]
 pub(crate) struct Witness {
     pub(crate) seen: Option<Observation>,
     pub(crate) call: Option<OpenCall>,
@@ -36,7 +36,7 @@ pub(crate) struct Witness {
     pub(crate) hint_interval: Duration,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Hash, Serialize, Deserialize)]
 pub(crate) struct OpenCall {
     pub(crate) id: CallId,
     pub(crate) purpose: Purpose,
@@ -44,7 +44,7 @@ pub(crate) struct OpenCall {
 }
 
 /// What a call is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Purpose {
     Read,
     /// Take or renew.

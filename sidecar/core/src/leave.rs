@@ -12,13 +12,13 @@ use crate::node::Node;
 use crate::{Body, BootTime, Cause, Effect, Message, Notice, Seats};
 
 /// How far the leaving has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Leaving {
     since: BootTime,
     stage: Stage,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Stage {
     /// Hands over, frees, and still votes.
     Told {
@@ -32,6 +32,16 @@ enum Stage {
     },
     /// Silent.
     Gone,
+}
+
+#[cfg(feature = "model")]
+impl Leaving {
+    pub(crate) fn rebase(&mut self, rebase: &crate::Rebase<'_>, patience: Duration) {
+        self.since = rebase.own(self.since, patience);
+        if let Stage::Departed { may_vacate_at } = &mut self.stage {
+            *may_vacate_at = rebase.own(*may_vacate_at, patience);
+        }
+    }
 }
 
 /// How long a leaver tries to empty its seat before it leaves that to others.

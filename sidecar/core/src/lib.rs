@@ -51,6 +51,8 @@ mod message;
 mod node;
 mod observation;
 mod peer;
+#[cfg(feature = "model")]
+mod rebase;
 mod record;
 mod report;
 #[cfg_attr(
@@ -73,6 +75,8 @@ pub use input::{ApiAnswer, CallId, Command, Condition, GuardEvent, Input};
 pub use lease::{Holder, LeaseContent, LeaseView, LeaseWrite, Seats};
 pub use message::{Body, Message, PeerCondition};
 pub use node::Node;
+#[cfg(feature = "model")]
+pub use rebase::{Rebase, moved};
 pub use record::Record;
 #[cfg(feature = "mutation")]
 pub use rule::{Rule, drop_rule};

@@ -29,10 +29,12 @@ use crate::{
 /// - [`Node::view`] is what the rest of the sidecar may see.
 ///
 /// Time is an argument: the node's own `CLOCK_BOOTTIME`. A step never goes back behind an earlier one.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 pub struct Node {
     pub(crate) settings: Settings,
     pub(crate) incarnation: Incarnation,
+    /// What this very life was called before it rose above a former one: the Lease may still say so.
+    pub(crate) former_incarnation: Option<Incarnation>,
     pub(crate) booted_at: BootTime,
     pub(crate) quarantine_until: BootTime,
     pub(crate) stepped_at: BootTime,
@@ -116,6 +118,7 @@ impl Node {
         let mut node = Self {
             settings: *settings,
             incarnation: start.incarnation,
+            former_incarnation: None,
             booted_at: now,
             quarantine_until: now.after(settings.timing.quarantine()),
             stepped_at: now,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{BootTime, LeaseView};
 
 /// What was read, and since when it has not changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Observation {
     pub(crate) lease: LeaseView,
     /// When the answer of the first read of this very version arrived.

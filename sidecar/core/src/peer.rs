@@ -8,7 +8,7 @@ use crate::node::Node;
 use crate::{Body, BootTime, Effect, Incarnation, Message, Occupant, PeerCondition, Seat};
 
 /// A peer, by seat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Peer {
     pub(crate) occupant: Option<Occupant>,
     pub(crate) incarnation: Incarnation,
@@ -64,16 +64,20 @@ impl Node {
         if !is_for_us {
             return;
         }
-        self.rise_above_former_life(now, message);
         if !self.is_member(message) {
             return self.witness.hint(now);
         }
+        self.rise_above_former_life(now, message, effects);
         let peer = &mut self.peers[usize::from(message.from.0)];
         if peer.occupant == Some(message.occupant) && message.incarnation < peer.incarnation {
             return;
         }
         peer.note(now, message);
-        if message.to_incarnation == self.incarnation && self.can_vote(now) {
+        if message.to_incarnation != self.incarnation {
+            // Who was struck hears it nowhere else: to others, another sits in this seat, or nobody.
+            return self.witness.hint(now);
+        }
+        if self.can_vote(now) {
             self.obey(now, message, effects);
         }
     }
@@ -136,10 +140,22 @@ impl Node {
         }
     }
 
-    /// R13: in quarantine, a life goes above any that its seat is addressed with.
-    fn rise_above_former_life(&mut self, now: BootTime, message: &Message) {
-        if now < self.quarantine_until && message.to_incarnation > self.incarnation {
-            self.incarnation = Incarnation(message.to_incarnation.0 + 1);
+    /// R13: a life goes above any that its seat is addressed with, or peers would never listen to it (the wall clock
+    /// may have gone back). It forgets nothing by that, so its votes stay given and its own bid keeps what it counts;
+    /// voters take its new name for another candidate, until what they gave to the old one lapses.
+    fn rise_above_former_life(
+        &mut self,
+        now: BootTime,
+        message: &Message,
+        effects: &mut Vec<Effect>,
+    ) {
+        if message.to_incarnation <= self.incarnation {
+            return;
+        }
+        self.former_incarnation = Some(self.incarnation);
+        self.incarnation = Incarnation(message.to_incarnation.0 + 1);
+        if self.bid.is_some() {
+            self.raise_epoch(now, effects);
         }
     }
 

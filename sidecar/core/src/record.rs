@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Epoch, Incarnation, MAX_NODES, Occupant, Seat, Seats};
 
 /// Written to tmpfs before the grant that it tells of leaves. Holds no times: a grant that is found counts a whole T from the restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// Whose record: another occupant's is ignored.
     pub occupant: Occupant,

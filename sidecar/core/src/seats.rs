@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::lease_calls::Purpose;
 use crate::node::Node;
+use crate::peer::Peer;
 use crate::rule::{Rule, holds};
 use crate::{
     BootTime, Effect, LeaseContent, MAX_NODES, Notice, Occupant, Record, Seat, Seats, Settings,
 };
 
 /// The seat map as this node goes by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Membership {
     /// `None`: not read yet, no vote (R13 rule 5).
     pub(crate) seats: Option<Seats>,
@@ -133,7 +134,7 @@ impl Node {
             // The strike stands until a read shows the request withdrawn.
             self.membership.struck[index] &= read.requested[index];
         } else if old.is_none() || self.can_do_without(now, seat) {
-            self.forget(seat, old);
+            self.forget(seat, old, new);
             seats.occupants[index] = new;
             seats.requested[index] = read.requested[index];
             effects.push(Effect::Notice(Notice::SeatsChanged));
@@ -157,13 +158,18 @@ impl Node {
         self.covers_deadline(self.authority_without(now, seat))
     }
 
-    fn forget(&mut self, seat: Seat, old: Option<Occupant>) {
+    /// Who is replaced, or was struck, never comes back. Who is only missing from the map may: a Lease made anew from
+    /// an older map lacks whoever came last.
+    fn forget(&mut self, seat: Seat, old: Option<Occupant>, new: Option<Occupant>) {
         let index = usize::from(seat.0);
         if old.is_some() {
-            self.membership.former[index] = old;
+            if new.is_some() || self.membership.struck[index] {
+                self.membership.former[index] = old;
+            }
             self.uncount(seat);
         }
         self.membership.struck[index] = false;
+        self.peers[index] = Peer::default();
         self.witness.reset_hint();
     }
 

@@ -261,11 +261,16 @@ impl Node {
     }
 
     pub(crate) fn is_own(&self, content: &LeaseContent) -> bool {
-        content.holder
-            == Holder::Node {
-                seat: self.settings.seat,
-                occupant: self.settings.occupant,
-                incarnation: self.incarnation,
-            }
+        let Holder::Node {
+            seat,
+            occupant,
+            incarnation,
+        } = content.holder
+        else {
+            return false;
+        };
+        let is_this_life =
+            incarnation == self.incarnation || Some(incarnation) == self.former_incarnation;
+        is_this_life && seat == self.settings.seat && occupant == self.settings.occupant
     }
 }

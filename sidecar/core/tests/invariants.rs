@@ -1,10 +1,8 @@
 //! The invariants that are the core's: I1, I2, I4, and that steps do not allocate more and more.
 
-mod world;
-
 use pbx_core::{Epoch, Notice};
-use world::faults::{FAULTS_END, Fault, random_world};
-use world::{MS, SECOND, World};
+use pbx_model::world::faults::{FAULTS_END, Fault, random_world};
+use pbx_model::world::{MS, SECOND, World};
 
 #[test]
 fn i1_at_most_one_serves() {

@@ -3,10 +3,8 @@
 
 #![allow(clippy::cast_precision_loss, reason = "milliseconds to print")]
 
-mod world;
-
-use world::faults::Fault;
-use world::{MS, World};
+use pbx_model::world::faults::Fault;
+use pbx_model::world::{MS, World};
 
 /// A takeover, from the fault to the next that serves.
 struct Takeover {

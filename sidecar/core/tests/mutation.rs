@@ -1,16 +1,15 @@
 //! Each safety rule is dropped once: the random worlds must then show two serving. What this proves is the
 //! simulation's sharpness, not the rules.
 //!
-//! `cargo test -p pbx-core --release --features mutation --test mutation`
-
-mod world;
+//! `cargo test -p pbx-core --test mutation`
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use pbx_core::{Rule, Timing, drop_rule};
-use world::faults::{FAULTS_END, Fault, random_world};
-use world::{Event, MS, SECOND, World};
+use pbx_model::world::faults::{FAULTS_END, Fault, random_world};
+use pbx_model::world::event::Event;
+use pbx_model::world::{MS, SECOND, World};
 
 /// A link that comes back for moments, just when a renewal of the long hold is lost: what freeing the witness
 /// too early needs, since its deadline then rests on the witness for longer than the last ack carries.

@@ -1,7 +1,5 @@
 //! One test, or more, for each rule of the protocol: the situation, and what comes of it. R13 is in seats.rs.
 
-mod world;
-
 use std::time::Duration;
 
 use pbx_core::{
@@ -9,9 +7,9 @@ use pbx_core::{
     GuardEvent, Holder, Incarnation, Input, LeaseContent, LeaseView, Notice, Occupant, Role, Seat,
     Suppression, Timing,
 };
-use world::desk::{Desk, record, seats};
-use world::faults::Fault;
-use world::{SECOND, World};
+use pbx_model::desk::{Desk, record, seats};
+use pbx_model::world::faults::Fault;
+use pbx_model::world::{SECOND, World};
 
 fn lease(version: u64, holder: Holder, hold: Duration) -> LeaseView {
     let content = LeaseContent {
@@ -451,4 +449,34 @@ fn a_sidecar_that_comes_back_with_its_record_goes_on_serving() {
             .count(),
         1
     );
+}
+
+/// Found by the simulator: the new life was refused for ever, as the vote was renewed for the former one.
+#[test]
+fn r5_an_heir_that_begins_another_life_is_given_up() {
+    let mut desk = Desk::active();
+    desk.input(switchover());
+    desk.input(Input::Guard(GuardEvent::Stopped));
+    assert!(matches!(desk.sent_to(1)[0], Body::Handover { .. }));
+    let mut hello = desk.message(1, Epoch(0), Body::Hello);
+    hello.incarnation = Incarnation(2);
+    desk.input(Input::Message(hello));
+    desk.effects.clear();
+    desk.pass(200);
+    let sent = desk.sent_to(1);
+    let is_handover = |body: &Body| matches!(body, Body::Handover { .. });
+    assert!(!sent.iter().any(is_handover), "{sent:?}");
+}
+
+/// Found by the simulator: after a reboot with a wall clock that had gone back, no peer ever listened again.
+#[test]
+fn r13_a_life_rises_above_a_former_one_after_its_quarantine_too() {
+    let mut desk = Desk::active();
+    let epoch = desk.view().epoch.expect("serves");
+    let mut hello = desk.message(1, Epoch(0), Body::Hello);
+    hello.to_incarnation = Incarnation(5_000);
+    desk.input(Input::Message(hello));
+    assert_eq!(desk.view().incarnation, Incarnation(5_001));
+    assert_eq!(desk.view().role, Role::Active, "it keeps what it counts");
+    assert!(desk.view().epoch > Some(epoch), "under an epoch of the new name");
 }

@@ -1,16 +1,14 @@
 //! R13: how seats change hands, and how a node leaves for good.
 
-mod world;
-
 use std::time::Duration;
 
 use pbx_core::{
     ApiAnswer, ApiCall, Body, Epoch, FoundAtStart, Holder, Incarnation, Input, LeaseContent,
     LeaseView, Occupant,
 };
-use world::desk::{Desk, OWN, seats};
-use world::faults::Fault;
-use world::{MS, World};
+use pbx_model::desk::{Desk, OWN, seats};
+use pbx_model::world::faults::Fault;
+use pbx_model::world::{MS, SECOND, World};
 
 fn free_lease() -> LeaseView {
     let (epoch, hold) = (Epoch(0), Duration::from_millis(800));
@@ -71,7 +69,11 @@ fn r13_a_pod_deleted_by_force_is_struck_and_its_seat_filled_though_it_goes_on() 
     for seed in 1..=10 {
         let mut world = World::new(2, seed);
         world.run_for(40_000);
-        world.inflict(Fault::ForceReplace { seat: 1 });
+        world.inflict(Fault::ForceReplace {
+            seat: 1,
+            keeps_api: false,
+            for_ns: 60 * SECOND,
+        });
         world.run_for(25_000);
         let new = world.pod_in(1);
         let lease = world.api.lease.unwrap();

@@ -10,14 +10,19 @@ use pbx_core::{
 
 /// The node sits in seat 0; peer `n` is occupant `n` in its first life, 1.
 pub struct Desk {
+    /// The node.
     pub node: Node,
+    /// Its clock.
     pub now: BootTime,
+    /// Of the last input, or of all ticks since.
     pub effects: Vec<Effect>,
     /// The call that was asked for last.
     pub call: Option<CallId>,
 }
 
+/// Its first life.
 pub const OWN: Incarnation = Incarnation(100);
+/// The life of each peer.
 pub const PEER: Incarnation = Incarnation(1);
 
 impl Desk {
@@ -38,6 +43,7 @@ impl Desk {
         desk
     }
 
+    /// Asterisk is booted, the API answers.
     pub fn become_ready(&mut self) {
         let is_api_reachable = true;
         let condition = Condition {
@@ -72,6 +78,7 @@ impl Desk {
         desk
     }
 
+    /// A node that has just started.
     pub fn started(nodes: u8, record: Option<Record>, guard: FoundAtStart) -> Self {
         let settings = Settings {
             seat: Seat(0),
@@ -129,6 +136,7 @@ impl Desk {
         }
     }
 
+    /// A message of a peer that stamps it now.
     pub fn hear(&mut self, from: u8, epoch: Epoch, body: Body) {
         let message = self.message(from, epoch, body);
         self.input(Input::Message(message));
@@ -153,6 +161,7 @@ impl Desk {
         }
     }
 
+    /// What it is and knows.
     pub fn view(&self) -> View {
         self.node.view(self.now)
     }
@@ -165,6 +174,7 @@ impl Desk {
             .collect()
     }
 
+    /// All that was sent.
     pub fn sent(&self) -> impl Iterator<Item = &Message> {
         self.effects.iter().filter_map(|effect| match effect {
             Effect::Send(message) => Some(message),
@@ -172,6 +182,7 @@ impl Desk {
         })
     }
 
+    /// The deadline that was ordered last.
     pub fn armed(&self) -> Option<BootTime> {
         self.effects.iter().rev().find_map(|effect| match effect {
             Effect::Arm { deadline } => Some(*deadline),
@@ -179,6 +190,7 @@ impl Desk {
         })
     }
 
+    /// All notices.
     pub fn notices(&self) -> Vec<Notice> {
         let notice = |effect: &Effect| match effect {
             Effect::Notice(notice) => Some(*notice),
@@ -187,6 +199,7 @@ impl Desk {
         self.effects.iter().filter_map(notice).collect()
     }
 
+    /// All calls to the API.
     pub fn calls(&self) -> Vec<ApiCall> {
         let call = |effect: &Effect| match effect {
             Effect::Call { call, .. } => Some(*call),

@@ -7,32 +7,41 @@ use std::time::Duration;
 
 /// The store, and what it was asked for.
 pub struct Api {
+    /// The object, while there is one.
     pub lease: Option<LeaseView>,
+    /// GETs so far.
     pub reads: u64,
+    /// Writes so far that took effect.
     pub writes: u64,
     next_uid: u128,
+    next_version: u64,
 }
 
 impl Api {
     /// As the operator makes it: a pseudo-holder to be observed, all seats empty.
     pub fn new(count: u8, hold: Duration) -> Self {
-        let seats = Seats {
-            count,
-            occupants: [None; MAX_NODES],
-            requested: [false; MAX_NODES],
-        };
         let mut api = Self {
             lease: None,
             reads: 0,
             writes: 0,
             next_uid: 1,
+            next_version: 1,
         };
-        api.create(seats, hold);
+        api.create(Self::empty_seats(count), hold);
         api
     }
 
+    /// Nobody sits yet.
+    pub fn empty_seats(count: u8) -> Seats {
+        Seats {
+            count,
+            occupants: [None; MAX_NODES],
+            requested: [false; MAX_NODES],
+        }
+    }
+
+    /// A Lease with another UID: a pseudo-holder that has to be observed.
     pub fn create(&mut self, seats: Seats, hold: Duration) {
-        let version = self.lease.map_or(1, |lease| lease.version + 1);
         let content = LeaseContent {
             holder: Holder::Created,
             epoch: Epoch(0),
@@ -41,12 +50,14 @@ impl Api {
         };
         self.lease = Some(LeaseView {
             uid: self.next_uid,
-            version,
+            version: self.next_version,
             content,
         });
         self.next_uid += 1;
+        self.next_version += 1;
     }
 
+    /// One call.
     pub fn apply(&mut self, call: &ApiCall) -> ApiAnswer {
         let Some(lease) = &mut self.lease else {
             return ApiAnswer::Missing;
@@ -62,7 +73,8 @@ impl Api {
                     write.content.epoch >= lease.content.epoch,
                     "I2: epochs in the Lease grow"
                 );
-                lease.version += 1;
+                lease.version = self.next_version;
+                self.next_version += 1;
                 lease.content = write.content;
                 ApiAnswer::Lease(*lease)
             }
@@ -76,10 +88,12 @@ impl Api {
             assert_eq!(lease.content.seats.occupants[seat], Some(occupant));
             lease.content.seats.occupants[seat] = None;
             lease.content.seats.requested[seat] = false;
-            lease.version += 1;
+            lease.version = self.next_version;
+            self.next_version += 1;
         }
     }
 
+    /// Whether a node holds the witness.
     pub fn is_held(&self) -> bool {
         self.lease
             .is_some_and(|lease| matches!(lease.content.holder, Holder::Node { .. }))

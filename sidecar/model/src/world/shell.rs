@@ -2,7 +2,10 @@
 
 use pbx_core::{ApiCall, BootTime, CallId, Condition, Effect, GuardEvent, Input, Message, Notice};
 
-use super::{Event, MS, Order, SECOND, World};
+use pbx_guard::deadline::{Deadline, Verdict};
+
+use super::event::{Event, Order};
+use super::{MS, SECOND, World};
 
 /// From start to fully booted (measured: 0.25 to 0.45 s).
 const BOOT: u64 = 350 * MS;
@@ -24,6 +27,9 @@ impl World {
                 Effect::Stop => self.order(pod, Order::Stop),
                 Effect::RestartInPlace { deadline } => self.order(pod, Order::Restart(deadline)),
                 Effect::Notice(notice) => {
+                    if self.is_traced {
+                        println!("{:>10.3} ms pod {pod} {notice:?}", self.now as f64 / MS as f64);
+                    }
                     self.notices.push((self.now, pod, notice));
                     dies |= self.note(pod, notice);
                 }
@@ -52,10 +58,18 @@ impl World {
             asterisk.is_running = false;
             asterisk.deadline = None;
             asterisk.timer += 1;
-            let at = self.pods[pod].clock.local(self.now);
-            self.guard_says(pod, GuardEvent::Exited { at });
+            let run = asterisk.run;
+            self.at(self.now, Event::GuardSees { pod, run });
         }
         self.note_serving();
+    }
+
+    pub(super) fn guard_sees(&mut self, pod: usize, run: u64) {
+        let p = &self.pods[pod];
+        if p.asterisk.run == run && !p.asterisk.is_running && p.node.is_some() {
+            let at = p.clock.local(self.now);
+            self.guard_says(pod, GuardEvent::Exited { at });
+        }
     }
 
     pub(super) fn start_slack_later(&mut self, pod: usize, delay: u64) {
@@ -112,9 +126,10 @@ impl World {
         }
     }
 
-    pub(super) fn guard_hears(&mut self, pod: usize, order: Order) {
+    /// A new connection replaces the old one, with all that was on its way in it.
+    pub(super) fn guard_hears(&mut self, pod: usize, life: u32, order: Order) {
         let p = &mut self.pods[pod];
-        if p.dead_since.is_some() {
+        if p.dead_since.is_some() || life < p.guard_follows {
             return;
         }
         let local = p.clock.local(self.now);
@@ -124,6 +139,7 @@ impl World {
                 self.guard_says(pod, GuardEvent::Stopped);
             }
             Order::Arm(deadline) => self.arm(pod, local, deadline),
+            Order::StartSlack(run) => self.start_slack(pod, run),
             Order::Stop => {
                 p.asterisk.is_running = false;
                 p.asterisk.deadline = None;
@@ -131,7 +147,9 @@ impl World {
                 self.note_serving();
                 self.guard_says(pod, GuardEvent::Stopped);
             }
-            Order::Restart(deadline) if deadline <= local || p.is_broken => {
+            Order::Restart(deadline)
+                if p.is_broken || Deadline::SLACK.judge(deadline.0, local.0) == Verdict::Passed =>
+            {
                 self.guard_says(pod, GuardEvent::Stopped);
             }
             Order::Restart(deadline) if p.asterisk.is_running => self.arm(pod, local, deadline),
@@ -173,6 +191,7 @@ impl World {
         }
         self.crash(pod);
         self.pods[pod].dead_since = Some(self.now);
+        self.forgotten.push((self.now, pod));
         let seat = self.pods[pod].seat.0;
         if self.pod_in(seat) == pod {
             let at = self.now + self.random.between(500 * MS, 2 * SECOND);
@@ -184,6 +203,7 @@ impl World {
     pub(super) fn operate(&mut self) {
         self.at(self.now + 500 * MS, Event::Operator);
         let Some(lease) = self.api.lease else { return };
+        self.status = lease.content.seats;
         let patience = 2 * self.timing.quarantine().as_nanos() as u64;
         for seat in 0..usize::from(self.nodes) {
             let Some(occupant) = lease.content.seats.occupants[seat] else {
@@ -200,6 +220,14 @@ impl World {
             if is_gone && lease.content.seats.requested[seat] {
                 self.api.vacate(seat, occupant);
             }
+        }
+    }
+
+    /// From the copy in the status, which may be older than what was lost.
+    pub(super) fn new_lease(&mut self) {
+        if self.api.lease.is_none() {
+            self.departures += 1;
+            self.api.create(self.status, self.timing.witness_hold_alone);
         }
     }
 
@@ -291,11 +319,12 @@ impl World {
         self.random.between(low, high) * 1_000 / 2
     }
 
-    fn order(&mut self, pod: usize, order: Order) {
+    pub(super) fn order(&mut self, pod: usize, order: Order) {
         let delay = self.random.between(50_000, MS);
         let at = (self.now + delay).max(self.pods[pod].guard_busy_until);
         self.pods[pod].guard_busy_until = at;
-        self.at(at, Event::GuardHears { pod, order });
+        let life = self.pods[pod].life;
+        self.at(at, Event::GuardHears { pod, life, order });
     }
 
     fn guard_says(&mut self, pod: usize, event: GuardEvent) {
@@ -314,16 +343,18 @@ impl World {
         );
     }
 
-    /// The timer takes only later deadlines, and refuses those that have passed.
+    /// The guard's own judgement: the timer takes only later deadlines, and refuses those that have passed.
     fn arm(&mut self, pod: usize, local: BootTime, deadline: BootTime) {
         let asterisk = &mut self.pods[pod].asterisk;
-        if deadline <= local {
-            return;
-        }
-        if asterisk.deadline.is_none_or(|standing| deadline > standing) {
-            asterisk.deadline = Some(deadline);
-            asterisk.timer += 1;
-            self.set_timer(pod, deadline);
+        let standing = asterisk.deadline.map_or(Deadline::SLACK, |at| Deadline::at(at.0));
+        match standing.judge(deadline.0, local.0) {
+            Verdict::Passed => return,
+            Verdict::Covered => {}
+            Verdict::Later => {
+                asterisk.deadline = Some(deadline);
+                asterisk.timer += 1;
+                self.set_timer(pod, deadline);
+            }
         }
         self.note_serving();
         self.guard_says(pod, GuardEvent::Armed { deadline });

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use pbx_core::{Cause, Command, Input, Timing};
 
-use super::{Event, MS, SECOND, World};
+use super::event::Event;
+use super::pod::Pod;
+use super::{MS, SECOND, World};
 
 /// One fault. Durations in nanoseconds of the world.
+#[allow(missing_docs, reason = "the names of fields and plain variants say what they are")]
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// The machine stops and comes back, without its tmpfs.
@@ -33,6 +36,11 @@ pub enum Fault {
         for_ns: u64,
     },
     PauseActive {
+        for_ns: u64,
+    },
+    /// The guard alone stands still: orders reach it late.
+    PauseGuard {
+        seat: u8,
         for_ns: u64,
     },
     /// One way.
@@ -69,12 +77,17 @@ pub enum Fault {
     Roll {
         seat: u8,
     },
-    /// The pod object is deleted by force: a new pod comes while the old one goes on, cut from the API.
+    /// The pod object is deleted by force: a new pod comes while the old one goes on, with or without the API.
     ForceReplace {
         seat: u8,
+        keeps_api: bool,
+        /// For how long the old one goes on.
+        for_ns: u64,
     },
-    /// The operator makes a lost Lease anew.
-    LeaseDeleted,
+    /// The Lease is lost; the operator makes it anew after this time, from the copy of the map in the status.
+    LeaseDeleted {
+        for_ns: u64,
+    },
 }
 
 /// Faults of a random world end here.
@@ -110,7 +123,7 @@ impl World {
         } else {
             self.random.between(20 * MS, 2 * SECOND)
         };
-        match self.random.between(0, 20) {
+        match self.random.between(0, 22) {
             0 => Fault::Crash { seat, for_ns },
             1 => Fault::CrashActive { for_ns },
             2 => Fault::Sidecar {
@@ -140,9 +153,16 @@ impl World {
             13 => Fault::AsteriskDies { seat },
             14 => Fault::ActiveAsteriskDies,
             16 => Fault::Lossy { for_ns },
-            17 if long => Fault::Roll { seat },
-            18 if long => Fault::ForceReplace { seat },
-            18 => Fault::LeaseDeleted,
+            17 => Fault::Roll { seat },
+            18 => Fault::ForceReplace {
+                seat,
+                keeps_api: long,
+                for_ns: for_ns * 3,
+            },
+            20 => Fault::LeaseDeleted {
+                for_ns: for_ns / 4,
+            },
+            21 => Fault::PauseGuard { seat, for_ns },
             _ => Fault::Switchover,
         }
     }
@@ -168,6 +188,10 @@ impl World {
             Fault::PauseActive { for_ns } => {
                 self.active_suffers(|world, pod| world.pause(pod, for_ns));
             }
+            Fault::PauseGuard { seat, for_ns } => {
+                let pod = self.pod_in(seat);
+                self.pods[pod].guard_paused_until = self.now + for_ns;
+            }
             Fault::Cut { from, to, for_ns } => self.cut(from, to, for_ns),
             Fault::CutBoth { one, other, for_ns } => {
                 self.cut(one, other, for_ns);
@@ -188,6 +212,7 @@ impl World {
             Fault::AsteriskDies { seat } => self.kill_asterisk(self.pod_in(seat)),
             Fault::ActiveAsteriskDies => self.active_suffers(World::kill_asterisk),
             Fault::Switchover => self.active_suffers(|world, pod| {
+                world.switchovers += 1;
                 let command = Command::Switchover {
                     to: None,
                     cause: Cause::Switchover,
@@ -196,15 +221,21 @@ impl World {
             }),
             Fault::Lossy { for_ns } => self.weather.lossy_until = self.now + for_ns,
             Fault::Roll { seat } => self.roll(self.pod_in(seat)),
-            Fault::ForceReplace { seat } => self.force_replace(seat),
-            Fault::LeaseDeleted => {
-                let seats = self.api.lease.expect("made at the start").content.seats;
-                self.api.create(seats, self.timing.witness_hold_alone);
+            Fault::ForceReplace {
+                seat,
+                keeps_api,
+                for_ns,
+            } => self.force_replace(seat, keeps_api, for_ns),
+            Fault::LeaseDeleted { for_ns } => {
+                if self.api.lease.take().is_some() {
+                    self.at(self.now + for_ns, Event::NewLease);
+                }
             }
         }
     }
 
-    /// Everything that was broken is whole again; old occupants are certainly gone.
+    /// Everything that was broken is whole again; old occupants are certainly gone. A pause that has begun goes on
+    /// to its end: what was held up by it must not be overtaken.
     pub fn heal(&mut self) {
         self.weather.is_noisy = false;
         self.weather.lossy_until = 0;
@@ -213,7 +244,6 @@ impl World {
             .flatten()
             .for_each(|until| *until = 0);
         for pod in 0..self.pods.len() {
-            self.pods[pod].paused_until = self.pods[pod].paused_until.min(self.now);
             self.pods[pod].dies_midway = false;
             let is_old = self.pod_in(self.pods[pod].seat.0) != pod;
             if is_old {
@@ -224,6 +254,7 @@ impl World {
         }
     }
 
+    /// A command to a pod's node, lost while it is paused.
     pub fn command(&mut self, pod: usize, command: Command) {
         if self.pods[pod].paused_until <= self.now {
             self.input(pod, Input::Command(command));
@@ -236,20 +267,27 @@ impl World {
             return;
         }
         self.pods[pod].is_terminating = true;
+        self.departures += 1;
         self.command(pod, Command::Leave);
         self.at(self.now + 12 * SECOND, Event::EndPod { pod });
     }
 
-    /// Only one at a time: more would need the remaining node that the rule is about.
-    fn force_replace(&mut self, seat: u8) {
-        let olds = (0..self.pods.len()).filter(|pod| {
-            self.pods[*pod].dead_since.is_none() && self.pod_in(self.pods[*pod].seat.0) != *pod
+    /// Again and again, but in one seat at a time: more would need the remaining node that the rule is about.
+    fn force_replace(&mut self, seat: u8, keeps_api: bool, for_ns: u64) {
+        let is_old_elsewhere = (0..self.pods.len()).any(|pod| {
+            let Pod { seat: own, dead_since, .. } = &self.pods[pod];
+            own.0 != seat && dead_since.is_none() && self.pod_in(own.0) != pod
         });
-        if olds.count() == 0 {
-            let old = self.pod_in(seat);
-            self.pods[old].api_cut_until = u64::MAX;
-            self.new_pod(seat);
+        let old = self.pod_in(seat);
+        if is_old_elsewhere || self.pods[old].dead_since.is_some() {
+            return;
         }
+        if !keeps_api {
+            self.pods[old].api_cut_until = u64::MAX;
+        }
+        self.departures += 1;
+        self.at(self.now + for_ns, Event::EndPod { pod: old });
+        self.new_pod(seat);
     }
 
     fn active_suffers(&mut self, inflict: impl FnOnce(&mut World, usize)) {

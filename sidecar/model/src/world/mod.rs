@@ -3,7 +3,6 @@
 //! The world counts as *serving* every Asterisk that is alive under an armed leash, whether or not its node has
 //! been told so: that is stricter than I1. What it leaves out: traffic, and pauses of whole virtual machines.
 
-#![allow(dead_code, reason = "each test file uses another part of the world")]
 #![allow(
     clippy::large_types_passed_by_value,
     clippy::cast_possible_wrap,
@@ -13,7 +12,7 @@
 )]
 
 pub mod api;
-pub mod desk;
+pub mod event;
 pub mod faults;
 pub mod pod;
 pub mod random;
@@ -24,116 +23,56 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use pbx_core::{
-    ApiAnswer, ApiCall, BootTime, CallId, Condition, Effect, FoundAtStart, GuardEvent, Incarnation,
-    Input, Message, Node, Notice, Occupant, Seat, Settings, Start, Timing,
+    Condition, Effect, FoundAtStart, Incarnation, Input, Node, Notice, Occupant, Seat, Seats, Settings,
+    Start, Timing,
 };
 
 use api::Api;
-use faults::Fault;
+use event::{Event, Order, Weather};
 use pod::{Pod, Process};
 use random::{Clock, Random};
 
+/// A millisecond in nanoseconds.
 pub const MS: u64 = 1_000_000;
+/// A second in nanoseconds.
 pub const SECOND: u64 = 1_000 * MS;
 
-/// What happens at some moment.
-#[derive(Clone, Copy, Debug)]
-pub enum Event {
-    Tick {
-        pod: usize,
-        serial: u64,
-    },
-    Deliver {
-        pod: usize,
-        message: Message,
-    },
-    ApiApply {
-        pod: usize,
-        life: u32,
-        id: CallId,
-        call: ApiCall,
-    },
-    ApiAnswer {
-        pod: usize,
-        life: u32,
-        id: CallId,
-        answer: ApiAnswer,
-    },
-    GuardHears {
-        pod: usize,
-        order: Order,
-    },
-    GuardSays {
-        pod: usize,
-        life: u32,
-        run: u64,
-        event: GuardEvent,
-    },
-    KernelKills {
-        pod: usize,
-        timer: u64,
-    },
-    StartSlack {
-        pod: usize,
-        run: u64,
-    },
-    Booted {
-        pod: usize,
-        run: u64,
-    },
-    SidecarUp {
-        pod: usize,
-        keeps_record: bool,
-    },
-    ShellLooks {
-        pod: usize,
-    },
-    Operator,
-    NewPod {
-        seat: u8,
-    },
-    EndPod {
-        pod: usize,
-    },
-    Fault(Fault),
-}
-
-/// What a sidecar orders from its guard.
-#[derive(Clone, Copy, Debug)]
-pub enum Order {
-    Arm(BootTime),
-    Stop,
-    Restart(BootTime),
-}
-
-/// How the network and the API behave.
-#[derive(Clone, Copy, Debug)]
-pub struct Weather {
-    /// Losses, duplicates, reordering, long delays, slow API calls.
-    pub is_noisy: bool,
-    /// Half of all messages are lost until then.
-    pub lossy_until: u64,
-    pub network_us: (u64, u64),
-    pub api_us: (u64, u64),
-}
-
+/// The world: what there is, and what will happen when.
 pub struct World {
+    /// Nanoseconds since it began; no node sees this clock.
     pub now: u64,
+    /// All chance in it.
     pub random: Random,
+    /// Of all nodes.
     pub timing: Timing,
+    /// The configured number.
     pub nodes: u8,
+    /// As in [`Settings`].
     pub traffic_needs_api: bool,
+    /// As in [`Settings`].
     pub preferred_seat: Option<Seat>,
+    /// All that ever were.
     pub pods: Vec<Pod>,
+    /// The API server.
     pub api: Api,
+    /// The operator's copy of the seat map, in the status: what a lost Lease is made from.
+    pub status: Seats,
+    /// Network and API.
     pub weather: Weather,
     /// Directed, by seat: no message passes until then.
     pub cut_until: Vec<Vec<u64>>,
+    /// All notices: when, which pod.
     pub notices: Vec<(u64, usize, Notice)>,
-    /// When whose record was lost.
+    /// When whose memory was lost: a start without a record, an end.
     pub forgotten: Vec<(u64, usize)>,
+    /// Sent so far.
     pub messages: u64,
+    /// Inputs that nodes took so far.
     pub steps: u64,
+    /// Switchovers that were ordered.
+    pub switchovers: u64,
+    /// Pods that were told to go, or replaced, or may find themselves outside of a Lease made anew.
+    pub departures: u64,
     /// Prints what happens, for whoever looks into a seed.
     pub is_traced: bool,
     /// The first moment when two served, and who.
@@ -155,6 +94,7 @@ impl World {
         Self::with_timing(nodes, seed, Timing::default())
     }
 
+    /// The same with another timing.
     pub fn with_timing(nodes: u8, seed: u64, timing: Timing) -> Self {
         let weather = Weather {
             is_noisy: false,
@@ -171,12 +111,15 @@ impl World {
             preferred_seat: None,
             pods: Vec::new(),
             api: Api::new(nodes, timing.witness_hold_alone),
+            status: Api::empty_seats(nodes),
             weather,
             cut_until: vec![vec![0; usize::from(nodes)]; usize::from(nodes)],
             notices: Vec::new(),
             forgotten: Vec::new(),
             messages: 0,
             steps: 0,
+            switchovers: 0,
+            departures: 0,
             is_traced: false,
             overlap: None,
             serving_since: (0, None),
@@ -195,6 +138,7 @@ impl World {
         world
     }
 
+    /// Queues an event.
     pub fn at(&mut self, at: u64, event: Event) {
         let place = self.free.pop().unwrap_or_else(|| {
             self.events.push(None);
@@ -211,6 +155,7 @@ impl World {
         self.run_until(end);
     }
 
+    /// Runs until this moment of the world.
     pub fn run_until(&mut self, end: u64) {
         while let Some(Reverse((at, _, place))) = self.queue.peek().copied() {
             if at > end {
@@ -262,6 +207,7 @@ impl World {
             .expect("a pod")
     }
 
+    /// A pod's running node.
     pub fn node(&self, pod: usize) -> &Node {
         self.pods[pod].node.as_ref().expect("the sidecar runs")
     }
@@ -280,6 +226,7 @@ impl World {
         self.effects = effects;
     }
 
+    /// The `StatefulSet` makes a pod: new identity, new machine, new clock.
     pub fn new_pod(&mut self, seat: u8) -> usize {
         let offset = self.random.between(SECOND, 1_000 * SECOND);
         let drift = i64::from(self.timing.clock_drift_ppm);
@@ -297,6 +244,8 @@ impl World {
             condition: Condition::default(),
             dead_since: None,
             paused_until: 0,
+            guard_paused_until: 0,
+            guard_follows: 0,
             api_cut_until: 0,
             is_terminating: false,
             dies_midway: false,
@@ -326,6 +275,7 @@ impl World {
             return;
         }
         p.life += 1;
+        p.guard_follows = p.life;
         p.record = p.record.filter(|_| keeps_record);
         let has_forgotten = p.record.is_none();
         p.condition = Condition {
@@ -372,6 +322,8 @@ impl World {
         p.life += 1;
         p.record = None;
         p.paused_until = 0;
+        p.guard_paused_until = 0;
+        p.guard_follows = p.life;
         self.kill_asterisk(pod);
     }
 
@@ -404,7 +356,8 @@ impl World {
                     self.input(pod, Input::Api { call: id, answer });
                 }
             }
-            Event::GuardHears { pod, order } => self.guard_hears(pod, order),
+            Event::GuardHears { pod, life, order } => self.guard_hears(pod, life, order),
+            Event::GuardSees { pod, run } => self.guard_sees(pod, run),
             Event::GuardSays {
                 pod,
                 life,
@@ -412,7 +365,7 @@ impl World {
                 event,
             } => self.shell_hears(pod, life, run, event),
             Event::KernelKills { pod, timer } => self.kernel_kills(pod, timer),
-            Event::StartSlack { pod, run } => self.start_slack(pod, run),
+            Event::StartSlack { pod, run } => self.order(pod, Order::StartSlack(run)),
             Event::Booted { pod, run } => self.shell_is_ready(pod, run),
             Event::SidecarUp { pod, keeps_record } => self.start_sidecar(pod, keeps_record),
             Event::ShellLooks { pod } => self.shell_looks(pod),
@@ -420,6 +373,7 @@ impl World {
             Event::NewPod { seat } => {
                 self.new_pod(seat);
             }
+            Event::NewLease => self.new_lease(),
             Event::EndPod { pod } => self.end_pod(pod),
             Event::Fault(fault) => self.inflict(fault),
         }
@@ -445,8 +399,15 @@ impl World {
         }
     }
 
-    /// A paused sidecar gets everything when it is thawed, in order.
+    /// A paused process gets everything when it is thawed, in order.
     fn postponed(&self, event: &Event) -> Option<u64> {
+        if let Event::GuardHears { pod, .. }
+        | Event::GuardSees { pod, .. }
+        | Event::SidecarUp { pod, .. } = event
+        {
+            let p = &self.pods[*pod];
+            return Some(p.paused_until.max(p.guard_paused_until)).filter(|until| *until > self.now);
+        }
         let (Event::Tick { pod, .. }
         | Event::Deliver { pod, .. }
         | Event::ApiAnswer { pod, .. }

@@ -7,6 +7,7 @@ use pbx_core::BootTime;
 pub struct Random(u64);
 
 impl Random {
+    /// Of this seed.
     pub fn new(seed: u64) -> Self {
         let mut random = Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         for _ in 0..5 {
@@ -15,6 +16,7 @@ impl Random {
         random
     }
 
+    /// The next number, below 2^56.
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -27,10 +29,12 @@ impl Random {
         low + self.next() % (high - low).max(1)
     }
 
+    /// True so often.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.between(0, 100) < percent
     }
 
+    /// One of these.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.between(0, of.len() as u64) as usize]
     }
@@ -39,7 +43,9 @@ impl Random {
 /// One machine's clock: its own zero, its own rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
+    /// Nanoseconds that it showed when the world began.
     pub offset: u64,
+    /// How much it gains in a million.
     pub rate_ppm: i64,
 }
 
