@@ -10,6 +10,7 @@ use pbx_crds::{names, timing};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::host::plan::{self, Plan};
 use crate::kubernetes::parse_uid;
 use crate::kubernetes::slice::OwnEndpoint;
 use crate::peer::seal::ClusterKey;
@@ -81,6 +82,8 @@ pub struct Checked {
     pub settings: Settings,
     /// The heartbeat key.
     pub key: ClusterKey,
+    /// What floats and what is fenced, if addresses float.
+    pub plan: Option<Plan>,
     /// This node as an endpoint, if traffic is moved by an EndpointSlice.
     pub endpoint: Option<OwnEndpoint>,
 }
@@ -131,6 +134,7 @@ fn check(
     let preferred_seat = preferred_seat(&file, &mut problems);
     let key = key(&file, key_bytes, &mut problems);
     let endpoint = endpoint(&file, environment, &node, &mut problems);
+    let plan = plan::plan(&file, &mut problems);
     let uid = environment.pod_uid.clone().unwrap_or_else(|| node.clone());
     let (Some(key), []) = (key, &problems[..]) else {
         return Err(problems);
@@ -150,6 +154,7 @@ fn check(
         uid,
         settings,
         key,
+        plan,
         endpoint,
     })
 }

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{self, Checked};
 use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order};
+use crate::host::gate::FenceGate;
 use crate::metrics::Metrics;
 use crate::peer::seal::MAX_DATAGRAM_BYTES;
 use crate::peer::{Opener, Payload, PeerBook, Sealer, codec};
@@ -39,6 +40,8 @@ pub enum ToCore {
     PeerAddress(Seat, SocketAddr),
     /// Tell a peer parts of the ledger.
     SendLedger(Seat, Vec<Vec<u8>>),
+    /// The fence lets the service pass until then.
+    Fenced(BootTime),
     /// End the PBX container.
     EndGuard,
 }
@@ -94,6 +97,7 @@ pub struct Daemon {
     node: Node,
     driver: Driver,
     link: GuardLink,
+    gate: FenceGate,
     socket: UdpSocket,
     sealer: Sealer,
     opener: Opener,
@@ -131,6 +135,7 @@ impl Daemon {
         records: RecordStore,
         metrics: Metrics,
         channels: Channels,
+        gate: FenceGate,
     ) -> anyhow::Result<Self> {
         let settings = checked.settings;
         let sealer = Sealer::new(&checked.key, settings.seat, settings.occupant)?;
@@ -160,6 +165,7 @@ impl Daemon {
             node,
             driver: Driver::default(),
             link,
+            gate,
             socket,
             sealer,
             opener: Opener::new(checked.key.clone()),
@@ -261,6 +267,10 @@ impl Daemon {
                     self.send_ledger(seat, part);
                 }
             }
+            ToCore::Fenced(deadline) => {
+                let event = self.gate.on_fence(deadline).map(Input::Guard);
+                self.work.inputs.extend(event);
+            }
             ToCore::EndGuard => Driver::exit(&mut self.work.orders),
         }
     }
@@ -290,6 +300,7 @@ impl Daemon {
     }
 
     fn on_effect(&mut self, now: BootTime, effect: &Effect) {
+        self.gate.on_effect(effect);
         match effect {
             Effect::Record(record) => self.write_record(record),
             Effect::Send(message) => self.send(message),
@@ -310,7 +321,10 @@ impl Daemon {
     fn on_order(&mut self, order: Order) {
         match order {
             Order::Send(command) => self.link.send(command),
-            Order::Core(event) => self.work.inputs.push_back(Input::Guard(event)),
+            Order::Core(event) => {
+                let event = self.gate.on_guard(event).map(Input::Guard);
+                self.work.inputs.extend(event);
+            }
             Order::Note(note) => self.tell(FromCore::Guard(note)),
         }
     }

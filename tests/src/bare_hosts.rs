@@ -11,53 +11,99 @@ use anyhow::{Context, Result, bail, ensure};
 use pbx_crds::cluster::{FailoverSpec, TrunkPolicy};
 use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
 use pbx_crds::report::{Report, ReportedRole};
-use pbx_crds::sidecar_config::{AsteriskConfig, HeartbeatConfig, PeerConfig, SidecarConfig};
+use pbx_crds::sidecar_config::{
+    AsteriskConfig, FenceConfig, HeartbeatConfig, NetworkConfig, PeerConfig, SidecarConfig, VipConfig,
+};
 use rustix::process::Signal;
 
 use crate::asterisk_chroot;
 use crate::cluster::{Process, wait_until};
 use crate::http;
 use crate::images::{Profile, build_programs};
-use crate::netns::{Host, Lan};
+use crate::netns::{HOST_LINK, Host, Lan};
 use crate::progress::{output_of, tail};
 
 const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 0);
-const PJSIP: &str = "[udp]\ntype=transport\nprotocol=udp\nbind=0.0.0.0:5060\n\n[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\n";
+/// Where an Asterisk without a floating address listens.
+const ANY: &str = "0.0.0.0";
+/// The floating address of every set of hosts that has one.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 200);
+/// The same for IPv6.
+pub const VIP6: &str = "fd00:65::200";
 /// A standby's readiness reaches the active with its next beat, 100 ms later at most.
 const TOLD_WITHIN: Duration = Duration::from_millis(300);
 const KEY: [u8; 32] = [0x5a; 32];
 
+/// What hosts to start.
+#[derive(Clone, Debug)]
+pub struct BareSettings {
+    /// At most 8 bytes, and the test's own.
+    pub name: String,
+    /// How many hosts.
+    pub hosts: u8,
+    /// How many more namespaces on the same switch, for clients.
+    pub clients: u8,
+    /// Whether addresses float ([`VIP`] and [`VIP6`]); Asterisk is bound to them.
+    pub has_vip: bool,
+    /// Their timing.
+    pub failover: FailoverSpec,
+}
+
 /// The hosts.
 #[derive(Debug)]
 pub struct BareHosts {
+    settings: BareSettings,
     lan: Lan,
     folder: PathBuf,
-    children: Vec<Child>,
+    programs: PathBuf,
+    rootfs: PathBuf,
+    /// The guards of each host.
+    children: Vec<Vec<Child>>,
 }
 
 impl BareHosts {
-    /// Starts `count` hosts; returns at once. `name` (at most 8 bytes) must be the test's own.
+    /// Starts `count` hosts without a floating address; returns at once. `name` (at most 8 bytes) must be the test's own.
     pub fn start(name: &str, count: u8) -> Result<Self> {
+        Self::start_with(BareSettings {
+            name: name.into(),
+            hosts: count,
+            clients: 0,
+            has_vip: false,
+            failover: FailoverSpec::default(),
+        })
+    }
+
+    /// Starts hosts; returns at once.
+    pub fn start_with(settings: BareSettings) -> Result<Self> {
         let programs = build_programs(Profile::Local)?;
         let rootfs = asterisk_chroot::rootfs()?;
-        let folder = std::env::temp_dir().join(format!("pbxha-{name}"));
+        let folder = std::env::temp_dir().join(format!("pbxha-{}", settings.name));
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let lan = Lan::create(&settings.name, NETWORK, settings.hosts + settings.clients)?;
         let mut hosts = Self {
-            lan: Lan::create(name, NETWORK, count)?,
+            settings,
+            lan,
             folder,
+            programs,
+            rootfs,
             children: Vec::new(),
         };
-        for index in 0..usize::from(count) {
-            hosts
-                .start_host(index, &programs, &rootfs)
-                .with_context(|| format!("start host {index}"))?;
+        for index in 0..hosts.count() {
+            hosts.children.push(Vec::new());
+            hosts.prepare(index).with_context(|| format!("prepare host {index}"))?;
+            hosts.start_host(index).with_context(|| format!("start host {index}"))?;
         }
         Ok(hosts)
     }
 
     /// How many hosts.
     pub fn count(&self) -> usize {
-        self.lan.hosts().len()
+        usize::from(self.settings.hosts)
+    }
+
+    /// The switch that they are on, the clients behind the hosts.
+    pub fn lan(&self) -> &Lan {
+        &self.lan
     }
 
     /// What the sidecar of a host says, asked on the host itself.
@@ -113,18 +159,63 @@ impl BareHosts {
         &self.lan.hosts()[index]
     }
 
-    fn start_host(&mut self, index: usize, programs: &Path, rootfs: &Path) -> Result<()> {
-        let home = self.folder.join(index.to_string());
+    /// Everything on the host dies at once, as when its power fails: the cable first. It can be started again.
+    pub fn crash(&mut self, index: usize) -> Result<()> {
+        self.host(index).cut()?;
+        for process in self.processes(index)? {
+            process.signal(Signal::KILL).ok();
+        }
+        self.reap(index)
+    }
+
+    /// Boots a crashed host: what it had on tmpfs is gone, and so are its addresses and rules.
+    pub fn boot(&mut self, index: usize) -> Result<()> {
+        let record = self.home(index).join("record");
+        fs::remove_dir_all(&record).with_context(|| format!("empty {}", record.display()))?;
+        fs::create_dir_all(&record).with_context(|| format!("create {}", record.display()))?;
+        let host = self.host(index);
+        output_of(host.command("nft").args(["flush", "ruleset"]))?;
+        for ip in [VIP.to_string(), VIP6.to_owned()] {
+            // Absent is as good.
+            let prefix = if ip.contains(':') { 64 } else { 24 };
+            output_of(host.command("ip").args(["addr", "del", &format!("{ip}/{prefix}"), "dev", HOST_LINK])).ok();
+        }
+        host.heal()?;
+        self.start_host(index)
+    }
+
+    /// All processes of the host: what a pause of the machine stops.
+    pub fn all_processes(&self, index: usize) -> Result<Vec<Process>> {
+        self.processes(index)
+    }
+
+    fn home(&self, index: usize) -> PathBuf {
+        self.folder.join(index.to_string())
+    }
+
+    fn prepare(&self, index: usize) -> Result<()> {
+        let home = self.home(index);
         for part in ["root", "upper", "work", "config", "record", "user"] {
             let path = home.join(part);
             fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         }
-        mount_root(&home, rootfs)?;
-        write(&home.join("user/pjsip.conf"), PJSIP.as_bytes())?;
+        mount_root(&home, &self.rootfs)?;
+        write(&home.join("user/pjsip.conf"), self.pjsip().as_bytes())?;
         write(&home.join("key"), &KEY)?;
-        let settings = serde_yaml::to_string(&self.settings(index, &home, rootfs))
+        let settings = serde_yaml::to_string(&self.settings(index, &home))
             .context("write the sidecar's file")?;
         write(&home.join("sidecar.yaml"), settings.as_bytes())?;
+        if self.settings.has_vip {
+            // An address in the floating one's network, as a host has it.
+            let own = format!("fd00:65::{}/64", index + 1);
+            let host = self.host(index);
+            output_of(host.command("ip").args(["addr", "add", &own, "dev", HOST_LINK, "nodad"]))?;
+        }
+        Ok(())
+    }
+
+    fn start_host(&mut self, index: usize) -> Result<()> {
+        let (home, programs) = (self.home(index), self.programs.clone());
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let guard = text(programs.join("pbx-guard"));
         let asterisk = [
@@ -160,13 +251,32 @@ impl BareHosts {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
-        self.children
-            .push(command.spawn().context("start the guard")?);
+        self.children[index].push(command.spawn().context("start the guard")?);
         Ok(())
     }
 
-    fn settings(&self, index: usize, home: &Path, rootfs: &Path) -> SidecarConfig {
-        let hosts = self.lan.hosts().iter().enumerate();
+    fn pjsip(&self) -> String {
+        let four = if self.settings.has_vip { VIP.to_string() } else { ANY.to_owned() };
+        let mut text = format!("[udp]\ntype=transport\nprotocol=udp\nbind={four}:5060\n\n");
+        if self.settings.has_vip {
+            text += &format!("[udp6]\ntype=transport\nprotocol=udp\nbind=[{VIP6}]:5060\n\n");
+        }
+        text + "[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\n"
+    }
+
+    fn network(&self) -> Option<NetworkConfig> {
+        let vip = |address: String| VipConfig {
+            address,
+            interface: HOST_LINK.into(),
+        };
+        self.settings.has_vip.then(|| NetworkConfig {
+            vip: vec![vip(format!("{VIP}/24")), vip(format!("{VIP6}/64"))],
+            fence: FenceConfig::default(),
+        })
+    }
+
+    fn settings(&self, index: usize, home: &Path) -> SidecarConfig {
+        let hosts = self.lan.hosts()[..self.count()].iter().enumerate();
         let nodes = hosts.map(|(index, host)| PeerConfig {
             name: name_of(index),
             address: Some(SocketAddr::from((host.address, HEARTBEAT_PORT))),
@@ -180,34 +290,24 @@ impl BareHosts {
                 listen: SocketAddr::from((any, HEARTBEAT_PORT)),
                 key_file: home.join("key"),
             },
-            failover: FailoverSpec::default(),
+            failover: self.settings.failover.clone(),
             http: SocketAddr::from((any, HTTP_PORT)),
             asterisk: AsteriskConfig {
                 guard_socket: home.join("guard.sock"),
-                defaults_dir: rootfs.join("etc/asterisk"),
+                defaults_dir: self.rootfs.join("etc/asterisk"),
                 user_dirs: vec![home.join("user")],
                 config_dir: home.join("config"),
                 trunks: TrunkPolicy::default(),
             },
             record_dir: home.join("record"),
+            network: self.network(),
             kubernetes: None,
         }
     }
 
     /// The processes in the host's network namespace, which holds nothing else.
     fn processes(&self, index: usize) -> Result<Vec<Process>> {
-        let namespace = &self.lan.hosts()[index].namespace;
-        let pids = output_of(Command::new("ip").args(["netns", "pids", namespace]))?;
-        let processes = pids.lines().filter_map(|pid| {
-            let pid: u32 = pid.trim().parse().ok()?;
-            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-            let arguments = line.trim_end_matches('\0').split('\0');
-            Some(Process {
-                pid,
-                arguments: arguments.map(str::to_owned).collect(),
-            })
-        });
-        Ok(processes.collect())
+        processes_in(&self.lan.hosts()[index].namespace)
     }
 
     fn describe(&self) -> String {
@@ -226,11 +326,18 @@ impl BareHosts {
         }
     }
 
-    fn stop_all(&mut self) -> Result<()> {
-        // The guards first, so that they start nothing again.
-        for child in &mut self.children {
+    fn reap(&mut self, index: usize) -> Result<()> {
+        for mut child in self.children[index].drain(..) {
             child.kill().context("end a guard")?;
             child.wait().context("end a guard")?;
+        }
+        Ok(())
+    }
+
+    fn stop_all(&mut self) -> Result<()> {
+        // The guards first, so that they start nothing again.
+        for index in 0..self.children.len() {
+            self.reap(index)?;
         }
         for index in 0..self.count() {
             for process in self.processes(index)? {
@@ -261,6 +368,21 @@ impl Drop for BareHosts {
             );
         }
     }
+}
+
+/// All processes in a network namespace.
+pub(crate) fn processes_in(namespace: &str) -> Result<Vec<Process>> {
+    let pids = output_of(Command::new("ip").args(["netns", "pids", namespace]))?;
+    let processes = pids.lines().filter_map(|pid| {
+        let pid: u32 = pid.trim().parse().ok()?;
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let arguments = line.trim_end_matches('\0').split('\0');
+        Some(Process {
+            pid,
+            arguments: arguments.map(str::to_owned).collect(),
+        })
+    });
+    Ok(processes.collect())
 }
 
 fn name_of(index: usize) -> String {

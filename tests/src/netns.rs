@@ -17,6 +17,9 @@ use crate::progress::output_of;
 /// The link of a host inside its namespace.
 pub const HOST_LINK: &str = "eth0";
 const PREFIX_LENGTH: u8 = 24;
+/// States of a bridge's port, as `bridge link` takes them.
+const PORT_DISABLED: &str = "0";
+const PORT_FORWARDING: &str = "3";
 
 /// A host: a namespace and the outer end of its only link.
 #[derive(Clone, Debug)]
@@ -36,7 +39,7 @@ impl Host {
         let (namespace, outer) = (self.namespace.as_str(), self.outer_link.as_str());
         let address = format!("{}/{PREFIX_LENGTH}", self.address);
         ip(&["netns", "add", namespace])?;
-        let hardware = hardware_address(self.address);
+        let hardware = hardware_text(self.hardware());
         ip(&[
             "link", "add", outer, "type", "veth", "peer", "name", HOST_LINK, "address", &hardware,
             "netns", namespace,
@@ -74,6 +77,29 @@ impl Host {
     /// Plugs the cable in again.
     pub fn heal(&self) -> Result<()> {
         ip(&["link", "set", &self.outer_link, "up"])
+    }
+
+    /// The switch's port passes nothing any more; the cable stays plugged in, and the host notices nothing.
+    pub fn silence(&self) -> Result<()> {
+        self.set_port(PORT_DISABLED)
+    }
+
+    /// The port passes packets again.
+    pub fn unsilence(&self) -> Result<()> {
+        self.set_port(PORT_FORWARDING)
+    }
+
+    /// Hardware address of the host's link: the same after the host was taken away and made again, as with a real machine, so that
+    /// nobody's neighbour table goes stale.
+    pub fn hardware(&self) -> [u8; 6] {
+        let [a, b, c, d] = self.address.octets();
+        [2, 0, a, b, c, d]
+    }
+
+    fn set_port(&self, state: &str) -> Result<()> {
+        let mut bridge = Command::new("bridge");
+        bridge.args(["link", "set", "dev", &self.outer_link, "state", state]);
+        output_of(&mut bridge).map(drop)
     }
 
     /// Whether the link passes packets.
@@ -167,11 +193,8 @@ pub fn command_in(path: &Path, program: &str) -> Command {
     command
 }
 
-/// The same after a host was taken away and made again, as with a real machine, so that nobody's
-/// neighbour table goes stale.
-fn hardware_address(address: Ipv4Addr) -> String {
-    let [a, b, c, d] = address.octets();
-    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+fn hardware_text(hardware: [u8; 6]) -> String {
+    hardware.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Runs `ip` with these arguments.
