@@ -12,7 +12,8 @@ use pbx_crds::cluster::{FailoverSpec, TrunkPolicy};
 use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
 use pbx_crds::report::{Report, ReportedRole};
 use pbx_crds::sidecar_config::{
-    AsteriskConfig, FenceConfig, HeartbeatConfig, NetworkConfig, PeerConfig, SidecarConfig, VipConfig,
+    AsteriskConfig, FenceConfig, HeartbeatConfig, NetworkConfig, PeerConfig, SidecarConfig,
+    VipConfig,
 };
 use rustix::process::Signal;
 
@@ -90,8 +91,12 @@ impl BareHosts {
         };
         for index in 0..hosts.count() {
             hosts.children.push(Vec::new());
-            hosts.prepare(index).with_context(|| format!("prepare host {index}"))?;
-            hosts.start_host(index).with_context(|| format!("start host {index}"))?;
+            hosts
+                .prepare(index)
+                .with_context(|| format!("prepare host {index}"))?;
+            hosts
+                .start_host(index)
+                .with_context(|| format!("start host {index}"))?;
         }
         Ok(hosts)
     }
@@ -178,7 +183,14 @@ impl BareHosts {
         for ip in [VIP.to_string(), VIP6.to_owned()] {
             // Absent is as good.
             let prefix = if ip.contains(':') { 64 } else { 24 };
-            output_of(host.command("ip").args(["addr", "del", &format!("{ip}/{prefix}"), "dev", HOST_LINK])).ok();
+            output_of(host.command("ip").args([
+                "addr",
+                "del",
+                &format!("{ip}/{prefix}"),
+                "dev",
+                HOST_LINK,
+            ]))
+            .ok();
         }
         host.heal()?;
         self.start_host(index)
@@ -209,7 +221,10 @@ impl BareHosts {
             // An address in the floating one's network, as a host has it.
             let own = format!("fd00:65::{}/64", index + 1);
             let host = self.host(index);
-            output_of(host.command("ip").args(["addr", "add", &own, "dev", HOST_LINK, "nodad"]))?;
+            output_of(
+                host.command("ip")
+                    .args(["addr", "add", &own, "dev", HOST_LINK, "nodad"]),
+            )?;
         }
         Ok(())
     }
@@ -256,7 +271,11 @@ impl BareHosts {
     }
 
     fn pjsip(&self) -> String {
-        let four = if self.settings.has_vip { VIP.to_string() } else { ANY.to_owned() };
+        let four = if self.settings.has_vip {
+            VIP.to_string()
+        } else {
+            ANY.to_owned()
+        };
         let mut text = format!("[udp]\ntype=transport\nprotocol=udp\nbind={four}:5060\n\n");
         if self.settings.has_vip {
             text += &format!("[udp6]\ntype=transport\nprotocol=udp\nbind=[{VIP6}]:5060\n\n");

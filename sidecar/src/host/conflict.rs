@@ -44,8 +44,8 @@ impl ConflictWatch {
             socket.set_nonblocking(true)?;
         }
         Ok(Self {
-            arp: AsyncFd::with_interest(arp, Interest::READABLE)?,
-            neighbours: AsyncFd::with_interest(neighbours, Interest::READABLE)?,
+            arp: registered(arp)?,
+            neighbours: registered(neighbours)?,
         })
     }
 
@@ -65,6 +65,14 @@ impl ConflictWatch {
             }
         }
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe, for descriptors that can be closed elsewhere; this socket is owned, and never handed out"
+)]
+fn registered(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    AsyncFd::with_interest(socket, Interest::READABLE)
 }
 
 async fn receive(socket: &AsyncFd<Socket>, buffer: &mut [u8]) -> io::Result<usize> {

@@ -26,13 +26,25 @@ pub struct Cost {
 pub fn cost(contender: &mut dyn Contender, time: Duration) -> Result<Cost> {
     contender.wait_whole()?;
     let nodes = contender.lan().hosts().len() - 2;
-    let own = (0..nodes).map(|node| Ok(contender.processes(node)?.into_iter().filter(is_own).collect()));
+    let own = (0..nodes).map(|node| {
+        Ok(contender
+            .processes(node)?
+            .into_iter()
+            .filter(is_own)
+            .collect())
+    });
     let own = own.collect::<Result<Vec<Vec<Process>>>>()?;
     let before: Vec<u64> = own.iter().map(|processes| cpu_ns(processes)).collect();
     std::thread::sleep(time);
-    let used = own.iter().zip(before).map(|(processes, before)| cpu_ns(processes).saturating_sub(before));
+    let used = own
+        .iter()
+        .zip(before)
+        .map(|(processes, before)| cpu_ns(processes).saturating_sub(before));
     let most = Duration::from_nanos(used.max().unwrap_or(0));
-    let rss = own.iter().map(|processes| rss_mib(processes)).fold(0.0, f64::max);
+    let rss = own
+        .iter()
+        .map(|processes| rss_mib(processes))
+        .fold(0.0, f64::max);
     Ok(Cost {
         cpu_s_per_h: most.as_secs_f64() / time.as_secs_f64() * SECONDS_AN_HOUR,
         rss_mib: rss,
@@ -52,7 +64,10 @@ fn cpu_ns(processes: &[Process]) -> u64 {
     };
     let threads = processes.iter().flat_map(|process| {
         let folder = fs::read_dir(format!("/proc/{}/task", process.pid));
-        folder.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+        folder
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
     });
     threads.filter_map(of_thread).sum()
 }

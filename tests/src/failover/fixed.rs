@@ -22,7 +22,11 @@ impl Fixed {
     pub fn start(name: &str, responder: &[String]) -> Result<Self> {
         let mut hosts = SimpleHosts::create(name, 1, responder)?;
         let floating = format!("{}/24", TARGET.ip());
-        output_of(hosts.lan.hosts()[0].command("ip").args(["addr", "add", &floating, "dev", HOST_LINK]))?;
+        output_of(
+            hosts.lan.hosts()[0]
+                .command("ip")
+                .args(["addr", "add", &floating, "dev", HOST_LINK]),
+        )?;
         hosts.start_responder(0)?;
         Ok(Self { hosts })
     }

@@ -29,7 +29,8 @@ impl Keepalived {
         };
         for node in 0..usize::from(NODES) {
             let file = this.hosts.home(node).join("keepalived.conf");
-            fs::write(&file, this.config(node)).with_context(|| format!("write {}", file.display()))?;
+            fs::write(&file, this.config(node))
+                .with_context(|| format!("write {}", file.display()))?;
             this.start_node(node)?;
         }
         Ok(this)
@@ -46,7 +47,13 @@ impl Keepalived {
         if self.hosts.is_running(node, "keepalived") {
             return Ok(());
         }
-        let path = |name: &str| self.hosts.home(node).join(name).to_string_lossy().into_owned();
+        let path = |name: &str| {
+            self.hosts
+                .home(node)
+                .join(name)
+                .to_string_lossy()
+                .into_owned()
+        };
         let command = [
             "keepalived".to_owned(),
             "--dont-fork".to_owned(),
@@ -78,7 +85,11 @@ impl Keepalived {
     fn state(&self, node: usize) -> String {
         let log = self.hosts.log(node, "keepalived");
         let entered = log.rsplit("Entering ").next().unwrap_or_default();
-        entered.split_whitespace().next().unwrap_or_default().to_owned()
+        entered
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 

@@ -48,7 +48,10 @@ pub struct AskLog {
 impl AskLog {
     /// The longest time without an answer for the client that ends after `since`, in milliseconds.
     pub fn longest_gap_ms(&self, since: Moment) -> f64 {
-        let client = self.answers.iter().filter(|answer| answer.from == AskedFrom::Client);
+        let client = self
+            .answers
+            .iter()
+            .filter(|answer| answer.from == AskedFrom::Client);
         let mut before: Option<Moment> = None;
         let mut longest = 0.0_f64;
         for at in client.map(|answer| answer.at).chain([self.ended_at]) {
@@ -68,16 +71,22 @@ impl AskLog {
             let own = self.answers.iter().filter(|answer| answer.by == node);
             own.map(|answer| answer.at).collect()
         };
-        let all: Vec<(usize, Vec<Moment>)> = nodes.into_iter().map(|node| (node, of(node))).collect();
+        let all: Vec<(usize, Vec<Moment>)> =
+            nodes.into_iter().map(|node| (node, of(node))).collect();
         let is_between = |at: Moment, others: &[Moment]| {
             let next = others.partition_point(|other| *other <= at);
             let before = next.checked_sub(1).map(|at| others[at]);
-            let is_near = |other: Option<Moment>| other.is_some_and(|other| other.ms_since(at).abs() < TOGETHER_MS);
+            let is_near = |other: Option<Moment>| {
+                other.is_some_and(|other| other.ms_since(at).abs() < TOGETHER_MS)
+            };
             is_near(before) && is_near(others.get(next).copied())
         };
         all.iter()
             .flat_map(|(node, times)| times.iter().map(move |at| (*node, *at)))
-            .filter(|(node, at)| all.iter().any(|(other, times)| other != node && is_between(*at, times)))
+            .filter(|(node, at)| {
+                all.iter()
+                    .any(|(other, times)| other != node && is_between(*at, times))
+            })
             .count()
     }
 
@@ -85,7 +94,8 @@ impl AskLog {
     pub fn answerers(&self, since: Moment) -> Vec<usize> {
         let mut nodes = Vec::new();
         for answer in &self.answers {
-            if answer.from == AskedFrom::Client && answer.at > since && !nodes.contains(&answer.by) {
+            if answer.from == AskedFrom::Client && answer.at > since && !nodes.contains(&answer.by)
+            {
                 nodes.push(answer.by);
             }
         }
@@ -94,7 +104,9 @@ impl AskLog {
 
     /// The machine was too busy to ask: what this log says of a gap is not the fault's doing.
     pub fn is_stalled(&self) -> bool {
-        self.sent.windows(2).any(|pair| pair[1].ms_since(pair[0]) > STALL_MS)
+        self.sent
+            .windows(2)
+            .any(|pair| pair[1].ms_since(pair[0]) > STALL_MS)
     }
 }
 

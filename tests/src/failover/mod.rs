@@ -1,12 +1,13 @@
 //! Failovers of different systems, measured alike: the same switch, the same faults, the same client that asks every 2 ms.
 //!
 //! Reading order: [`log`] (what was seen, and what it means), [`probe`] (who asks), this file (a fault and its figures), then the
-//! systems: [`ours`], [`keepalived`], [`fixed`] (a control that cannot fail over).
+//! systems: [`ours`], [`keepalived`], [`heartbeat`], [`fixed`] (a control that cannot fail over).
 //!
 //! What is left out: Kubernetes. `cargo xtask bench e2e` measures that.
 
 pub mod cost;
 pub mod fixed;
+pub mod heartbeat;
 pub mod keepalived;
 pub mod log;
 pub mod ours;
@@ -23,7 +24,7 @@ use anyhow::{Context, Result, bail, ensure};
 use self::log::AskLog;
 use self::probe::{AskSettings, Asking};
 use crate::clock::Moment;
-use crate::cluster::freeze::{freeze, stop};
+use crate::cluster::freeze::{Freezer, freeze_by, stop};
 use crate::cluster::{Process, wait_until};
 use crate::netns::{HOST_LINK, Host, Lan};
 use crate::progress::output_of;
@@ -70,8 +71,8 @@ pub enum Fault {
     Crash,
     /// The switch passes nothing from and to it; its carrier stays.
     Partition,
-    /// The whole node stands still (freezer of cgroup v2).
-    Pause(Duration),
+    /// The whole node stands still.
+    Pause(Freezer, Duration),
     /// The same by SIGSTOP.
     Stop(Duration),
     /// It hears nobody.
@@ -136,7 +137,17 @@ pub fn broadcast_neighbour(lan: &Lan, target: SocketAddrV4) -> Result<()> {
     let (_, observer) = clients(lan);
     let ip = target.ip().to_string();
     let mut command = observer.command("ip");
-    command.args(["neigh", "replace", &ip, "lladdr", "ff:ff:ff:ff:ff:ff", "dev", HOST_LINK, "nud", "permanent"]);
+    command.args([
+        "neigh",
+        "replace",
+        &ip,
+        "lladdr",
+        "ff:ff:ff:ff:ff:ff",
+        "dev",
+        HOST_LINK,
+        "nud",
+        "permanent",
+    ]);
     output_of(&mut command).map(drop)
 }
 
@@ -188,8 +199,8 @@ fn suffer(
             std::thread::sleep(LASTING);
             host.unsilence()?;
         }
-        Fault::Pause(time) => {
-            let frozen = freeze(&contender.processes(active)?)?;
+        Fault::Pause(freezer, time) => {
+            let frozen = freeze_by(freezer, &contender.processes(active)?)?;
             std::thread::sleep(time);
             frozen.thaw()?;
         }
@@ -245,7 +256,10 @@ fn wait_answered(asking: &Asking, begun_at: Moment, patience: Duration) -> Resul
         if is_answered {
             let (count, since) = *count_at.get_or_insert((asking.answered(), Instant::now()));
             if since.elapsed() > AFTERWARDS {
-                ensure!(asking.answered() > count + WARM_ANSWERS, "answers came for a moment only");
+                ensure!(
+                    asking.answered() > count + WARM_ANSWERS,
+                    "answers came for a moment only"
+                );
                 return Ok(());
             }
         }

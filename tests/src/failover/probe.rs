@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::log::{Answer, AskedFrom, AskLog};
+use super::log::{Answer, AskLog, AskedFrom};
 use crate::clock::Moment;
 use crate::netns::run_in;
 use crate::probe::sip::{answered_number, options};
@@ -84,13 +84,19 @@ impl Asking {
 
     /// The node that answered the client last, and when.
     pub fn last(&self) -> Option<(usize, Moment)> {
-        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .shared
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends it and returns what it saw.
     pub fn finish(self) -> Result<AskLog> {
         self.shared.is_ended.store(true, Ordering::Relaxed);
-        self.worker.join().map_err(|_| anyhow!("the probe panicked"))?
+        self.worker
+            .join()
+            .map_err(|_| anyhow!("the probe panicked"))?
     }
 }
 
@@ -190,11 +196,15 @@ impl Worker {
             let asker = &self.askers[at];
             let answer = match (&asker.wire, asker.from) {
                 (Some(wire), _) => {
-                    let Ok(length) = (&*wire).read(&mut buffer) else { return };
+                    let Ok(length) = (&*wire).read(&mut buffer) else {
+                        return;
+                    };
                     self.of_frame(&buffer[..length])
                 }
                 (None, AskedFrom::Node(node)) => {
-                    let Ok(length) = asker.socket.recv(&mut buffer) else { return };
+                    let Ok(length) = asker.socket.recv(&mut buffer) else {
+                        return;
+                    };
                     answered_number(self.run, &buffer[..length]).map(|number| (number, node))
                 }
                 (None, _) => None,
@@ -207,17 +217,29 @@ impl Worker {
 
     fn note(&mut self, number: usize, by: usize, from: AskedFrom) {
         let at = Moment::now();
-        self.log.answers.push(Answer { number, at, by, from });
+        self.log.answers.push(Answer {
+            number,
+            at,
+            by,
+            from,
+        });
         if from == AskedFrom::Client {
             self.shared.answered.fetch_add(1, Ordering::Relaxed);
-            *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((by, at));
+            *self
+                .shared
+                .last
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some((by, at));
         }
     }
 
     /// Number of the request, and the node that sent the frame.
     fn of_frame(&self, frame: &[u8]) -> Option<(usize, usize)> {
         let sender: [u8; 6] = frame.get(6..12)?.try_into().ok()?;
-        let by = self.hardware.iter().position(|hardware| *hardware == sender)?;
+        let by = self
+            .hardware
+            .iter()
+            .position(|hardware| *hardware == sender)?;
         let packet = frame.get(ETHERNET_BYTES..)?;
         let header_bytes = usize::from(packet.first()? & 0x0f) * 4;
         let payload = packet.get(header_bytes + 8..)?;
@@ -234,20 +256,34 @@ impl Asker {
         };
         let opened = run_in(namespace, || -> Result<_> {
             let socket = UdpSocket::bind((address, 0)).context("open a socket of the probe")?;
-            let wire = (!matches!(from, AskedFrom::Node(_))).then(open_wire).transpose()?;
+            let wire = (!matches!(from, AskedFrom::Node(_)))
+                .then(open_wire)
+                .transpose()?;
             Ok((socket, wire))
         });
         let (socket, wire) = opened??;
-        socket.set_nonblocking(true).context("set up a socket of the probe")?;
+        socket
+            .set_nonblocking(true)
+            .context("set up a socket of the probe")?;
         let local = socket.local_addr().context("read the probe's address")?;
-        Ok(Self { from, socket, local, wire })
+        Ok(Self {
+            from,
+            socket,
+            local,
+            wire,
+        })
     }
 }
 
 fn open_wire() -> Result<Socket> {
     let protocol = Protocol::from(i32::from(IPV4));
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).context("open a packet socket")?;
-    socket.set_nonblocking(true).context("set up the packet socket")?;
-    socket.set_recv_buffer_size(BUFFER_BYTES).context("enlarge the packet socket")?;
+    let socket =
+        Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).context("open a packet socket")?;
+    socket
+        .set_nonblocking(true)
+        .context("set up the packet socket")?;
+    socket
+        .set_recv_buffer_size(BUFFER_BYTES)
+        .context("enlarge the packet socket")?;
     Ok(socket)
 }

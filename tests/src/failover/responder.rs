@@ -8,7 +8,9 @@ use socket2::{Domain, Socket, Type};
 /// Serves at `address`, which need not stand on this host yet, until the process ends.
 pub fn serve(address: SocketAddrV4) -> Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).context("open a socket")?;
-    socket.set_freebind_v4(true).context("bind to an address that may come later")?;
+    socket
+        .set_freebind_v4(true)
+        .context("bind to an address that may come later")?;
     socket
         .bind(&SocketAddr::V4(address).into())
         .with_context(|| format!("bind to {address}"))?;
@@ -25,7 +27,9 @@ pub fn serve(address: SocketAddrV4) -> Result<()> {
 
 fn answer_to(request: &[u8]) -> Option<String> {
     let (first, headers) = std::str::from_utf8(request).ok()?.split_once("\r\n")?;
-    first.starts_with("OPTIONS ").then(|| format!("SIP/2.0 200 OK\r\n{headers}"))
+    first
+        .starts_with("OPTIONS ")
+        .then(|| format!("SIP/2.0 200 OK\r\n{headers}"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Hosts of a system that is no pbx-ha: on each a responder that is restarted by nobody, and the system's own programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ pub(super) struct SimpleHosts {
     nodes: usize,
     responder: Vec<String>,
     children: BTreeMap<(usize, String), Child>,
+    crashed: BTreeSet<usize>,
 }
 
 impl SimpleHosts {
@@ -39,6 +40,7 @@ impl SimpleHosts {
             nodes: usize::from(nodes),
             responder: responder.to_vec(),
             children: BTreeMap::new(),
+            crashed: BTreeSet::new(),
         };
         for node in 0..hosts.nodes {
             let home = hosts.home(node);
@@ -59,9 +61,16 @@ impl SimpleHosts {
 
     /// Starts the responder of a node; a shell writes down its end, as the quickest of watchers would.
     pub(super) fn start_responder(&mut self, node: usize) -> Result<()> {
-        let script = r#"state=$1; shift; "$@" & child=$!; echo 0 >"$state"; wait $child; echo 1 >"$state""#;
+        let script =
+            r#"state=$1; shift; "$@" & child=$!; echo 0 >"$state"; wait $child; echo 1 >"$state""#;
         let state = self.state(node).to_string_lossy().into_owned();
-        let mut command = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned(), "sh".to_owned(), state];
+        let mut command = vec![
+            "sh".to_owned(),
+            "-c".to_owned(),
+            script.to_owned(),
+            "sh".to_owned(),
+            state,
+        ];
         command.extend(self.responder.iter().cloned());
         command.push(TARGET.to_string());
         self.start(node, "responder", &command)
@@ -74,7 +83,11 @@ impl SimpleHosts {
         let output = output.with_context(|| format!("create {}", log.display()))?;
         let errors = output.try_clone().context("share the log")?;
         let mut started = self.lan.hosts()[node].command(&command[0]);
-        started.args(&command[1..]).stdin(Stdio::null()).stdout(output).stderr(errors);
+        started
+            .args(&command[1..])
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
         let child = started.spawn().with_context(|| format!("start {name}"))?;
         self.children.insert((node, name.to_owned()), child);
         Ok(())
@@ -98,11 +111,15 @@ impl SimpleHosts {
     pub(super) fn kill_responder(&self, node: usize) -> Result<()> {
         let is_service = |process: &&Process| process.arguments.first() == self.responder.first();
         let processes = self.processes(node)?;
-        let service = processes.iter().find(is_service).context("no responder runs")?;
+        let service = processes
+            .iter()
+            .find(is_service)
+            .context("no responder runs")?;
         service.signal(Signal::KILL)
     }
 
     pub(super) fn crash(&mut self, node: usize) -> Result<()> {
+        self.crashed.insert(node);
         self.lan.hosts()[node].cut()?;
         for process in self.processes(node)? {
             process.signal(Signal::KILL).ok();
@@ -113,12 +130,19 @@ impl SimpleHosts {
         Ok(())
     }
 
-    /// After a crash: the cable, and no address that a machine would not have after its boot.
-    pub(super) fn boot(&self, node: usize) -> Result<()> {
+    /// After a crash: the cable, and no address that a machine would not have after its boot. Otherwise nothing.
+    pub(super) fn boot(&mut self, node: usize) -> Result<()> {
+        if !self.crashed.remove(&node) {
+            return Ok(());
+        }
         let host = &self.lan.hosts()[node];
         let floating = format!("{}/24", TARGET.ip());
         // Absent is as good.
-        output_of(host.command("ip").args(["addr", "del", &floating, "dev", HOST_LINK])).ok();
+        output_of(
+            host.command("ip")
+                .args(["addr", "del", &floating, "dev", HOST_LINK]),
+        )
+        .ok();
         host.heal()
     }
 
@@ -144,7 +168,12 @@ impl Drop for SimpleHosts {
 
 /// Whether a program is there; the error says how to get it.
 pub(super) fn require(program: &str, package: &str) -> Result<()> {
-    let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|folder| Path::new(folder).join(program).exists());
-    anyhow::ensure!(found, "{program} is not installed: RUNLEVEL=1 apt-get install -y --no-install-recommends {package}");
+    let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        .iter()
+        .any(|folder| Path::new(folder).join(program).exists());
+    anyhow::ensure!(
+        found,
+        "{program} is not installed: RUNLEVEL=1 apt-get install -y --no-install-recommends {package}"
+    );
     Ok(())
 }

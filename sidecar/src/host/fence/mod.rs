@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use pbx_core::BootTime;
+use prometheus_client::metrics::counter::Counter;
 use thiserror::Error;
 
 pub use self::kernel::FenceError;
@@ -58,7 +59,7 @@ pub enum FenceEvent {
 #[derive(Clone, Debug)]
 pub struct FenceHandle {
     orders: SyncSender<Order>,
-    metrics: Metrics,
+    queue_full: Counter,
 }
 
 impl FenceHandle {
@@ -75,7 +76,7 @@ impl FenceHandle {
     /// A lost order costs availability only: what was open ends by the kernel's clock.
     fn send(&self, order: Order) {
         if self.orders.try_send(order).is_err() {
-            self.metrics.queue_full.inc();
+            self.queue_full.inc();
         }
     }
 }
@@ -86,7 +87,7 @@ impl FenceHandle {
     pub fn to_nowhere() -> Self {
         Self {
             orders: sync_channel(QUEUE).0,
-            metrics: Metrics::new(),
+            queue_full: Counter::default(),
         }
     }
 }
@@ -103,19 +104,20 @@ pub fn start(
     tell: impl Fn(FenceEvent) + Send + 'static,
 ) -> Result<FenceHandle, StartError> {
     let (orders, inbox) = sync_channel(QUEUE);
+    let queue_full = metrics.queue_full.clone();
     let keeper = Keeper {
         rules: ruleset::rules(plan),
         table: plan.table.clone(),
         loaded: None,
         wanted: None,
         said: None,
-        metrics: metrics.clone(),
+        metrics,
         tell: Box::new(tell),
     };
     std::thread::Builder::new()
         .name("fence".into())
         .spawn(move || keeper.run(&inbox))?;
-    Ok(FenceHandle { orders, metrics })
+    Ok(FenceHandle { orders, queue_full })
 }
 
 /// Takes the rules away: for a node that has left, and whose addresses are gone.

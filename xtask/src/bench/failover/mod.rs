@@ -56,7 +56,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut measured = Measured::default();
     for turn in 0..TURNS {
         for system in &systems {
-            if let Err(error) = take_turn(system, &figures, arguments.runs, turn, end, &mut measured) {
+            if let Err(error) =
+                take_turn(system, &figures, arguments.runs, turn, end, &mut measured)
+            {
                 eprintln!("{}: {error:#}", system.name);
                 measured.note_failure(system.name, &format!("{error:#}"));
             }
@@ -107,7 +109,8 @@ fn take_turn(
             }
             let title = format!("{} {} {}/{runs}", system.name, figure.name, run + 1);
             for _ in 0..TRIES {
-                let result = measure(contender.as_mut(), figure.fault).with_context(|| title.clone())?;
+                let result =
+                    measure(contender.as_mut(), figure.fault).with_context(|| title.clone())?;
                 eprintln!("{title}: {result:?}");
                 let is_stalled = result.is_stalled;
                 measured.note(system.name, figure.name, result);
@@ -120,10 +123,18 @@ fn take_turn(
     Ok(())
 }
 
-fn chosen<T>(all: &'static [T], only: &[String], name: impl Fn(&T) -> &'static str) -> Result<Vec<&'static T>> {
+fn chosen<T>(
+    all: &'static [T],
+    only: &[String],
+    name: impl Fn(&T) -> &'static str,
+) -> Result<Vec<&'static T>> {
     for wanted in only {
         let names: Vec<&str> = all.iter().map(&name).collect();
-        ensure!(names.contains(&wanted.as_str()), "there is no {wanted}: choose of {}", names.join(", "));
+        ensure!(
+            names.contains(&wanted.as_str()),
+            "there is no {wanted}: choose of {}",
+            names.join(", ")
+        );
     }
     let is_chosen = |one: &&T| only.is_empty() || only.iter().any(|wanted| *wanted == name(one));
     Ok(all.iter().filter(is_chosen).collect())

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use pbx_crds::cluster::FailoverSpec;
+use pbx_tests::cluster::freeze::Freezer;
 use pbx_tests::failover::fixed::Fixed;
+use pbx_tests::failover::heartbeat::Heartbeat;
 use pbx_tests::failover::keepalived::Keepalived;
 use pbx_tests::failover::ours::Ours;
 use pbx_tests::failover::{Contender, Fault};
@@ -12,6 +14,7 @@ use pbx_tests::failover::{Contender, Fault};
 /// The peer that goals are held against.
 pub(super) const PEER: &str = "keepalived-10ms";
 const CONTROL: &str = "control";
+const HEARTBEAT: &str = "heartbeat-500ms";
 
 /// One system.
 pub(super) struct System {
@@ -41,7 +44,7 @@ pub(super) enum Goal {
     Detected(f64),
 }
 
-pub(super) const SYSTEMS: [System; 4] = [
+pub(super) const SYSTEMS: [System; 5] = [
     System {
         name: CONTROL,
         start: || Ok(Box::new(Fixed::start("foCtl", &responder()?)?)),
@@ -53,39 +56,109 @@ pub(super) const SYSTEMS: [System; 4] = [
         is_ours: false,
     },
     System {
+        name: HEARTBEAT,
+        start: || Ok(Box::new(Heartbeat::start("foHb", &responder()?)?)),
+        is_ours: false,
+    },
+    System {
         name: "pbx-ha-300ms",
-        start: || Ok(Box::new(Ours::start("foUs", timing("50ms", "150ms", "300ms")?)?)),
+        start: || {
+            Ok(Box::new(Ours::start(
+                "foUs",
+                timing("50ms", "150ms", "300ms")?,
+            )?))
+        },
         is_ours: true,
     },
     System {
         name: "pbx-ha-80ms",
-        start: || Ok(Box::new(Ours::start("foUs", timing("20ms", "40ms", "80ms")?)?)),
+        start: || {
+            Ok(Box::new(Ours::start(
+                "foUs",
+                timing("20ms", "40ms", "80ms")?,
+            )?))
+        },
         is_ours: true,
     },
 ];
 
-pub(super) const FIGURES: [Figure; 10] = [
+pub(super) const FIGURES: [Figure; 11] = [
     figure("failover.control", Fault::None, Goal::None, Some(false)),
-    figure("failover.kill", Fault::Kill, Goal::HalfOfPeer(10.0), Some(true)),
-    figure("failover.crash", Fault::Crash, Goal::Detected(330.0), Some(true)),
-    figure("failover.partition", Fault::Partition, Goal::Detected(330.0), Some(true)),
-    figure("failover.pause_200ms", Fault::Pause(Duration::from_millis(200)), Goal::None, None),
-    figure("failover.pause_3s", Fault::Pause(Duration::from_secs(3)), Goal::None, Some(true)),
-    figure("failover.stop_3s", Fault::Stop(Duration::from_secs(3)), Goal::None, Some(true)),
-    figure("failover.degraded_deaf", Fault::Deaf, Goal::None, Some(true)),
-    figure("failover.degraded_mute", Fault::Mute, Goal::None, Some(true)),
+    figure(
+        "failover.kill",
+        Fault::Kill,
+        Goal::HalfOfPeer(10.0),
+        Some(true),
+    ),
+    figure(
+        "failover.crash",
+        Fault::Crash,
+        Goal::Detected(330.0),
+        Some(true),
+    ),
+    figure(
+        "failover.partition",
+        Fault::Partition,
+        Goal::Detected(330.0),
+        Some(true),
+    ),
+    figure(
+        "failover.pause_200ms",
+        Fault::Pause(Freezer::Unified, Duration::from_millis(200)),
+        Goal::None,
+        None,
+    ),
+    figure(
+        "failover.pause_3s",
+        Fault::Pause(Freezer::Unified, Duration::from_secs(3)),
+        Goal::None,
+        Some(true),
+    ),
+    figure(
+        "failover.pause_3s_v1",
+        Fault::Pause(Freezer::Old, Duration::from_secs(3)),
+        Goal::None,
+        Some(true),
+    ),
+    figure(
+        "failover.stop_3s",
+        Fault::Stop(Duration::from_secs(3)),
+        Goal::None,
+        Some(true),
+    ),
+    figure(
+        "failover.degraded_deaf",
+        Fault::Deaf,
+        Goal::None,
+        Some(true),
+    ),
+    figure(
+        "failover.degraded_mute",
+        Fault::Mute,
+        Goal::None,
+        Some(true),
+    ),
     figure("failover.degraded_loss", Fault::Loss, Goal::None, None),
 ];
 
 impl System {
-    /// The control cannot fail over.
+    /// The control cannot fail over, and heartbeat does not watch its service.
     pub(super) fn suffers(&self, figure: &Figure) -> bool {
-        self.name != CONTROL || figure.fault == Fault::None
+        match self.name {
+            CONTROL => figure.fault == Fault::None,
+            HEARTBEAT => figure.fault != Fault::Kill,
+            _ => true,
+        }
     }
 }
 
 const fn figure(name: &'static str, fault: Fault, goal: Goal, moves: Option<bool>) -> Figure {
-    Figure { name, fault, goal, moves }
+    Figure {
+        name,
+        fault,
+        goal,
+        moves,
+    }
 }
 
 fn timing(keepalive: &str, warntime: &str, deadtime: &str) -> Result<FailoverSpec> {

@@ -58,11 +58,18 @@ impl Measured {
     }
 
     pub(super) fn note_failure(&mut self, system: &'static str, why: &str) {
-        self.failures.entry(system).or_default().push(why.to_owned());
+        self.failures
+            .entry(system)
+            .or_default()
+            .push(why.to_owned());
     }
 
     /// A row for each figure and system of which a run was made, the systems of a figure together.
-    pub(super) fn rows(&self, systems: &[&'static System], figures: &[&'static Figure]) -> Vec<Row> {
+    pub(super) fn rows(
+        &self,
+        systems: &[&'static System],
+        figures: &[&'static Figure],
+    ) -> Vec<Row> {
         let mut rows = Vec::new();
         for figure in figures {
             for system in systems {
@@ -92,8 +99,14 @@ impl Measured {
         if system.is_ours {
             let goal = limit_ms(figure.goal, system.name, peer);
             row.goal = goal_text(figure, goal);
-            let is_moved_right = figure.moves.is_none_or(|wanted| (moved == runs.len()) == wanted || (!wanted && moved == 0));
-            let compared = if matches!(figure.goal, Goal::HalfOfPeer(_)) { row.median } else { row.max };
+            let is_moved_right = figure
+                .moves
+                .is_none_or(|wanted| (moved == runs.len()) == wanted || (!wanted && moved == 0));
+            let compared = if matches!(figure.goal, Goal::HalfOfPeer(_)) {
+                row.median
+            } else {
+                row.max
+            };
             let is_quick = goal.is_none_or(|most| compared <= most) && row.n > 0;
             row.met = Some(dual == 0 && is_moved_right && is_quick && row.failures.is_empty());
         }
@@ -102,20 +115,41 @@ impl Measured {
 
     fn peer_median(&self, figure: &'static str) -> Option<f64> {
         let runs = self.runs.get(&(figure, PEER))?;
-        let quiet = runs.iter().filter(|run| !run.is_stalled).map(|run| run.gap_ms);
+        let quiet = runs
+            .iter()
+            .filter(|run| !run.is_stalled)
+            .map(|run| run.gap_ms);
         Some(median(&sorted(quiet.collect())))
     }
 
     fn cost_rows(&self, system: &'static System) -> Option<[Row; 2]> {
         let cost = self.costs.get(system.name)?;
         let peer = self.costs.get(PEER).filter(|_| system.is_ours);
-        let cpu = row_of("failover.cost_cpu", system.name, "s/h", vec![cost.cpu_s_per_h], peer.map(|peer| peer.cpu_s_per_h));
-        let rss = row_of("failover.cost_rss", system.name, "MiB", vec![cost.rss_mib], peer.map(|peer| peer.rss_mib));
+        let cpu = row_of(
+            "failover.cost_cpu",
+            system.name,
+            "s/h",
+            vec![cost.cpu_s_per_h],
+            peer.map(|peer| peer.cpu_s_per_h),
+        );
+        let rss = row_of(
+            "failover.cost_rss",
+            system.name,
+            "MiB",
+            vec![cost.rss_mib],
+            peer.map(|peer| peer.rss_mib),
+        );
         Some([cpu, rss])
     }
 }
 
-fn row_of(figure: &'static str, system: &'static str, unit: &'static str, values: Vec<f64>, peer: Option<f64>) -> Row {
+fn row_of(
+    figure: &'static str,
+    system: &'static str,
+    unit: &'static str,
+    values: Vec<f64>,
+    peer: Option<f64>,
+) -> Row {
     let ordered = sorted(values.clone());
     let median = median(&ordered);
     Row {
@@ -142,7 +176,9 @@ fn limit_ms(goal: Goal, system: &str, peer: Option<f64>) -> Option<f64> {
     match goal {
         Goal::None => None,
         Goal::HalfOfPeer(most) => Some(peer.map_or(most, |peer| most.min(peer / 2.0))),
-        Goal::Detected(_) if system.ends_with(SHORTEST_DEADTIME) => peer.map(|peer| peer + ALLOWANCE_MS),
+        Goal::Detected(_) if system.ends_with(SHORTEST_DEADTIME) => {
+            peer.map(|peer| peer + ALLOWANCE_MS)
+        }
         Goal::Detected(most) => Some(most),
     }
 }
@@ -150,7 +186,11 @@ fn limit_ms(goal: Goal, system: &str, peer: Option<f64>) -> Option<f64> {
 fn goal_text(figure: &Figure, limit: Option<f64>) -> String {
     let mut words = vec!["dual 0".to_owned()];
     if let Some(limit) = limit {
-        let what = if matches!(figure.goal, Goal::HalfOfPeer(_)) { "median" } else { "max" };
+        let what = if matches!(figure.goal, Goal::HalfOfPeer(_)) {
+            "median"
+        } else {
+            "max"
+        };
         words.push(format!("{what} ≤ {limit:.0} ms"));
     }
     match figure.moves {
@@ -167,17 +207,31 @@ pub(super) fn markdown(rows: &[Row]) -> String {
                      |---|---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for row in rows {
-        let ratio = row.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+        let ratio = row
+            .ratio
+            .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
         let met = match row.met {
             Some(true) => "yes",
             Some(false) => "no",
             None => "",
         };
-        let n = if row.stalled > 0 { format!("{} (+{} busy)", row.n, row.stalled) } else { row.n.to_string() };
+        let n = if row.stalled > 0 {
+            format!("{} (+{} busy)", row.n, row.stalled)
+        } else {
+            row.n.to_string()
+        };
         writeln!(
             table,
             "| `{}` | {} | {n} | {:.1} | {:.1} | {:.1} | {} | {} | {} | {ratio} | {} | {met} |",
-            row.figure, row.system, row.min, row.median, row.max, row.unit, row.dual, row.moved, row.goal
+            row.figure,
+            row.system,
+            row.min,
+            row.median,
+            row.max,
+            row.unit,
+            row.dual,
+            row.moved,
+            row.goal
         )
         .expect("a text can grow");
     }
@@ -204,12 +258,20 @@ mod tests {
     use crate::bench::failover::plan::{FIGURES, SYSTEMS};
 
     fn run(gap_ms: f64, by_two: usize, has_moved: bool) -> Run {
-        Run { gap_ms, by_two, has_moved, is_stalled: false }
+        Run {
+            gap_ms,
+            by_two,
+            has_moved,
+            is_stalled: false,
+        }
     }
 
     fn kill_row(peer_ms: f64, own: Run) -> Row {
         let ours = SYSTEMS.iter().find(|system| system.is_ours).unwrap();
-        let kill = FIGURES.iter().find(|figure| figure.name == "failover.kill").unwrap();
+        let kill = FIGURES
+            .iter()
+            .find(|figure| figure.name == "failover.kill")
+            .unwrap();
         let mut measured = Measured::default();
         measured.note(PEER, kill.name, run(peer_ms, 0, true));
         measured.note(ours.name, kill.name, own);
@@ -232,6 +294,13 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_each_row() {
         let table = markdown(&[kill_row(24.0, run(8.0, 0, true))]);
-        assert!(table.lines().last().unwrap().starts_with("| `failover.kill` | pbx-ha-300ms | 1 | 8.0 |"), "{table}");
+        assert!(
+            table
+                .lines()
+                .last()
+                .unwrap()
+                .starts_with("| `failover.kill` | pbx-ha-300ms | 1 | 8.0 |"),
+            "{table}"
+        );
     }
 }
