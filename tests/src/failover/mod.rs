@@ -19,7 +19,7 @@ use std::net::SocketAddrV4;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use self::log::AskLog;
 use self::probe::{AskSettings, Asking};
@@ -256,11 +256,11 @@ fn wait_answered(asking: &Asking, begun_at: Moment, patience: Duration) -> Resul
         if is_answered {
             let (count, since) = *count_at.get_or_insert((asking.answered(), Instant::now()));
             if since.elapsed() > AFTERWARDS {
-                ensure!(
-                    asking.answered() > count + WARM_ANSWERS,
-                    "answers came for a moment only"
-                );
-                return Ok(());
+                if asking.answered() > count + WARM_ANSWERS {
+                    return Ok(());
+                }
+                // For a moment only.
+                count_at = None;
             }
         }
         if Instant::now() > deadline {

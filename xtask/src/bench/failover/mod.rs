@@ -22,6 +22,8 @@ const DOCUMENT: &str = "docs/benchmarks.md";
 /// Each system has its turn so often, so that a bad minute of the machine hits all.
 const TURNS: usize = 2;
 const COST_TIME: Duration = Duration::from_secs(15);
+/// A system that fails so often in a turn is given up until the next.
+const MOST_FAILURES: usize = 3;
 /// A run that found the machine too busy is tried again so often.
 const TRIES: usize = 3;
 
@@ -60,7 +62,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 take_turn(system, &figures, arguments.runs, turn, end, &mut measured)
             {
                 eprintln!("{}: {error:#}", system.name);
-                measured.note_failure(system.name, &format!("{error:#}"));
+                for figure in &figures {
+                    measured.note_failure(system.name, figure.name, &format!("{error:#}"));
+                }
             }
         }
     }
@@ -99,6 +103,7 @@ fn take_turn(
     measured: &mut Measured,
 ) -> Result<()> {
     let mut contender = (system.start)()?;
+    let mut failures = 0;
     if turn == 0 {
         measured.note_cost(system.name, cost(contender.as_mut(), COST_TIME)?);
     }
@@ -109,8 +114,16 @@ fn take_turn(
             }
             let title = format!("{} {} {}/{runs}", system.name, figure.name, run + 1);
             for _ in 0..TRIES {
-                let result =
-                    measure(contender.as_mut(), figure.fault).with_context(|| title.clone())?;
+                let result = match measure(contender.as_mut(), figure.fault) {
+                    Ok(result) => result,
+                    Err(error) => {
+                        failures += 1;
+                        eprintln!("{title}: {error:#}");
+                        measured.note_failure(system.name, figure.name, &format!("{error:#}"));
+                        ensure!(failures < MOST_FAILURES, "given up after {failures} failed runs");
+                        break;
+                    }
+                };
                 eprintln!("{title}: {result:?}");
                 let is_stalled = result.is_stalled;
                 measured.note(system.name, figure.name, result);

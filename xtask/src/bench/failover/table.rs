@@ -19,7 +19,7 @@ const ALLOWANCE_MS: f64 = 10.0;
 pub(super) struct Measured {
     runs: BTreeMap<(&'static str, &'static str), Vec<Run>>,
     costs: BTreeMap<&'static str, Cost>,
-    failures: BTreeMap<&'static str, Vec<String>>,
+    failures: BTreeMap<(&'static str, &'static str), Vec<String>>,
 }
 
 /// One figure of one system.
@@ -57,9 +57,9 @@ impl Measured {
         self.costs.insert(system, cost);
     }
 
-    pub(super) fn note_failure(&mut self, system: &'static str, why: &str) {
+    pub(super) fn note_failure(&mut self, system: &'static str, figure: &'static str, why: &str) {
         self.failures
-            .entry(system)
+            .entry((figure, system))
             .or_default()
             .push(why.to_owned());
     }
@@ -77,13 +77,18 @@ impl Measured {
             }
         }
         for system in systems {
-            rows.extend(self.cost_rows(system));
+            rows.extend(self.cost_rows(system).into_iter().flatten());
         }
         rows
     }
 
     fn row(&self, figure: &'static Figure, system: &'static System) -> Option<Row> {
-        let runs = self.runs.get(&(figure.name, system.name))?;
+        let key = (figure.name, system.name);
+        let failures = self.failures.get(&key).cloned().unwrap_or_default();
+        let runs = self.runs.get(&key).map_or(&[][..], Vec::as_slice);
+        if runs.is_empty() && failures.is_empty() {
+            return None;
+        }
         let quiet: Vec<&Run> = runs.iter().filter(|run| !run.is_stalled).collect();
         let values: Vec<f64> = quiet.iter().map(|run| run.gap_ms).collect();
         let peer = self.peer_median(figure.name).filter(|_| system.is_ours);
@@ -93,7 +98,7 @@ impl Measured {
             stalled: runs.len() - quiet.len(),
             dual,
             moved,
-            failures: self.failures.get(system.name).cloned().unwrap_or_default(),
+            failures,
             ..row_of(figure.name, system.name, "ms", values, peer)
         };
         if system.is_ours {
@@ -215,11 +220,7 @@ pub(super) fn markdown(rows: &[Row]) -> String {
             Some(false) => "no",
             None => "",
         };
-        let n = if row.stalled > 0 {
-            format!("{} (+{} busy)", row.n, row.stalled)
-        } else {
-            row.n.to_string()
-        };
+        let n = runs_text(row);
         writeln!(
             table,
             "| `{}` | {} | {n} | {:.1} | {:.1} | {:.1} | {} | {} | {} | {ratio} | {} | {met} |",
@@ -236,6 +237,16 @@ pub(super) fn markdown(rows: &[Row]) -> String {
         .expect("a text can grow");
     }
     table
+}
+
+fn runs_text(row: &Row) -> String {
+    let mut text = row.n.to_string();
+    for (count, what) in [(row.stalled, "busy"), (row.failures.len(), "failed")] {
+        if count > 0 {
+            write!(text, " (+{count} {what})").expect("a text can grow");
+        }
+    }
+    text
 }
 
 fn sorted(mut values: Vec<f64>) -> Vec<f64> {
