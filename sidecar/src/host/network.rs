@@ -23,7 +23,7 @@ use super::plan::{FloatingAddress, Plan};
 use super::sysctl;
 
 /// A link or an address that somebody took away is noticed within this time.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How many claims may wait; a storm of them says no more than the first.
 const CLAIMS: usize = 16;
 const CAP_NET_ADMIN: u32 = 12;

@@ -234,9 +234,14 @@ fn during(contender: &dyn Contender, nodes: &[usize], hook: &str, percent: u32) 
 
 /// Behind everybody else's rules.
 fn lossy(hook: &str, percent: u32) -> String {
+    // nft refuses a chance of a hundred in a hundred.
+    let chance = if percent < 100 {
+        format!("numgen random mod 100 < {percent} ")
+    } else {
+        String::new()
+    };
     format!(
-        "table netdev fault {{ chain {hook} {{ type filter hook {hook} device \"{HOST_LINK}\" priority 500; \
-         numgen random mod 100 < {percent} drop; }}; }}"
+        "table netdev fault {{ chain {hook} {{ type filter hook {hook} device \"{HOST_LINK}\" priority 500; {chance}drop; }}; }}"
     )
 }
 

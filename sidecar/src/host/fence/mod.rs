@@ -25,7 +25,7 @@ use super::plan::Plan;
 use crate::metrics::Metrics;
 
 /// A rule set that somebody else changed is noticed within this time.
-const CHECK_EVERY: Duration = Duration::from_millis(400);
+const CHECK_EVERY: Duration = Duration::from_millis(700);
 /// A refresh that was late is tried again with a fresh clock, so often.
 const TRIES: u32 = 3;
 const QUEUE: usize = 64;

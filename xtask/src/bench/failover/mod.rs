@@ -120,7 +120,10 @@ fn take_turn(
                         failures += 1;
                         eprintln!("{title}: {error:#}");
                         measured.note_failure(system.name, figure.name, &format!("{error:#}"));
-                        ensure!(failures < MOST_FAILURES, "given up after {failures} failed runs");
+                        ensure!(
+                            failures < MOST_FAILURES,
+                            "given up after {failures} failed runs"
+                        );
                         break;
                     }
                 };
