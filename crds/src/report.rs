@@ -56,11 +56,14 @@ pub enum ReportedRole {
     Standby,
 }
 
+/// The reason of a problem that takes nothing away yet: a path that the timing rules do not bear.
+pub const LINK_TOO_SLOW: &str = "LinkTooSlow";
+
 /// Something that a person may have to mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// Stable, `CamelCase`: AsteriskCrashLoop, ConfigInvalid, TrafficFailed, ApiUnreachable.
+    /// Stable, `CamelCase`: AsteriskCrashLoop, ConfigInvalid, TrafficFailed, ApiUnreachable, LinkTooSlow.
     pub reason: String,
     /// What is wrong, naming the object, and what to change.
     pub message: String,

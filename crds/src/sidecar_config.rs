@@ -49,17 +49,38 @@ pub struct PeerConfig {
     /// Address and port of its heartbeats. Left out in a pod: found by reading the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
+    /// Instead of `address`, where the nodes are joined by several links: one address on each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<LinkAddress>,
+}
+
+/// A node's address on a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LinkAddress {
+    /// Name of the link, the same on all nodes.
+    pub name: String,
+    /// Address and port of the node's heartbeats on it.
+    pub address: SocketAddr,
 }
 
 /// Heartbeats.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HeartbeatConfig {
-    /// Where they are received.
-    #[serde(default = "default_heartbeat")]
-    pub listen: SocketAddr,
+    /// Where they are received; not with `nodes[].addresses`. Default: port 6940 of all addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
     /// File with the cluster's key: at least 32 bytes, the same on all nodes.
     pub key_file: PathBuf,
+}
+
+impl HeartbeatConfig {
+    /// Where they are received, without named links.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+            .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], names::HEARTBEAT_PORT)))
+    }
 }
 
 /// Asterisk and its guard.
@@ -154,9 +175,6 @@ pub struct EndpointSliceConfig {
 
 fn default_http() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], names::HTTP_PORT))
-}
-fn default_heartbeat() -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], names::HEARTBEAT_PORT))
 }
 fn default_record_dir() -> PathBuf {
     "/run/pbx-ha/record".into()

@@ -139,7 +139,7 @@ pub enum AsteriskState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LinkStatus {
-    /// The peer.
+    /// The peer; on a host with several links, peer/link.
     pub name: String,
     /// Up: heard within warntime.
     pub state: LinkState,

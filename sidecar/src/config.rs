@@ -10,10 +10,11 @@ use pbx_crds::{names, timing};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::host::plan::{self, Plan};
+use crate::host::plan::{Plan, plan as plan_host};
 use crate::kubernetes::parse_uid;
 use crate::kubernetes::slice::OwnEndpoint;
 use crate::peer::seal::ClusterKey;
+use crate::peer::{LinkPlan, plan};
 
 /// Why a file cannot be used.
 #[derive(Debug, Error)]
@@ -86,6 +87,8 @@ pub struct Checked {
     pub plan: Option<Plan>,
     /// This node as an endpoint, if traffic is moved by an EndpointSlice.
     pub endpoint: Option<OwnEndpoint>,
+    /// The links to the peers.
+    pub links: Vec<LinkPlan>,
 }
 
 impl Checked {
@@ -134,7 +137,8 @@ fn check(
     let preferred_seat = preferred_seat(&file, &mut problems);
     let key = key(&file, key_bytes, &mut problems);
     let endpoint = endpoint(&file, environment, &node, &mut problems);
-    let plan = plan::plan(&file, &mut problems);
+    let plan = plan_host(&file, &mut problems);
+    let links = plan::plan(&file, usize::from(seat.0), &mut problems);
     let uid = environment.pod_uid.clone().unwrap_or_else(|| node.clone());
     let (Some(key), []) = (key, &problems[..]) else {
         return Err(problems);
@@ -156,6 +160,7 @@ fn check(
         key,
         plan,
         endpoint,
+        links,
     })
 }
 
@@ -196,7 +201,8 @@ fn check_nodes(file: &SidecarConfig, problems: &mut Vec<String>) {
                 peer.name
             ));
         }
-        if peer.address.is_none() && file.kubernetes.is_none() {
+        let has_address = peer.address.is_some() || !peer.addresses.is_empty();
+        if !has_address && file.kubernetes.is_none() {
             problems.push(format!("nodes[{at}].address: missing: without kubernetes each node needs the address of its heartbeats"));
         }
     }
@@ -306,7 +312,7 @@ fn fixed_seats(file: &SidecarConfig) -> Seats {
 
 /// The port of a peer's heartbeats, when its address comes from its pod.
 pub fn heartbeat_port(file: &SidecarConfig) -> u16 {
-    match file.heartbeat.listen.port() {
+    match file.heartbeat.listen().port() {
         0 => names::HEARTBEAT_PORT,
         port => port,
     }

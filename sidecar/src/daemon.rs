@@ -9,21 +9,22 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pbx_core::{
-    ApiCall, BootTime, CallId, Effect, FoundAtStart, Input, Message, Node, Notice, Role, Seat,
-    Start, View,
+    ApiCall, Body, BootTime, CallId, Effect, FoundAtStart, Input, Message, Node, Notice, Role,
+    Seat, Start, View,
 };
 use pbx_guard::protocol::Event;
-use socket2::SockRef;
-use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{self, Checked};
-use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order};
+use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order, first_state, found};
 use crate::host::gate::FenceGate;
 use crate::metrics::Metrics;
+use crate::peer::network::Arrival;
 use crate::peer::seal::MAX_DATAGRAM_BYTES;
-use crate::peer::{Opener, Payload, PeerBook, Sealer, codec};
+use crate::peer::{LinkViews, Network, Payload};
 use crate::record::RecordStore;
+use crate::recorder::entry::Mark;
+use crate::recorder::{Recorder, Shot};
 
 /// What a sidecar that starts waits for a guard that is there but does not answer, beyond deadtime: by then the kernel has
 /// ended whatever served under an older deadline, even if the guard itself is frozen.
@@ -44,6 +45,10 @@ pub enum ToCore {
     Fenced(BootTime),
     /// End the PBX container.
     EndGuard,
+    /// Keep a moment of the services in the flight recorder.
+    Mark(BootTime, Mark),
+    /// A copy of the flight recorder; none, if one was taken just before.
+    TakeFlight(oneshot::Sender<Option<Shot>>),
 }
 
 /// What the loop asks of the services.
@@ -78,6 +83,8 @@ pub struct CoreView {
     pub is_peer_up: [bool; pbx_core::MAX_NODES],
     /// Whether each peer was ever heard.
     pub is_peer_known: [bool; pbx_core::MAX_NODES],
+    /// How the links to each peer are.
+    pub links: LinkViews,
     /// Whether this node sits in its seat.
     pub is_seated: bool,
 }
@@ -90,6 +97,8 @@ pub struct Channels {
     pub outbox: mpsc::Sender<FromCore>,
     /// What the doors see.
     pub view: watch::Sender<CoreView>,
+    /// Copies of the flight recorder, to be written.
+    pub shots: mpsc::Sender<Shot>,
 }
 
 /// The loop.
@@ -98,17 +107,13 @@ pub struct Daemon {
     driver: Driver,
     link: GuardLink,
     gate: FenceGate,
-    socket: UdpSocket,
-    sealer: Sealer,
-    opener: Opener,
-    book: PeerBook,
+    network: Network,
     records: RecordStore,
     channels: Channels,
     metrics: Metrics,
-    own_seat: Seat,
+    recorder: Recorder,
     warntime: Duration,
     work: Work,
-    datagram: Vec<u8>,
 }
 
 /// Reused buffers: what is still to be done within the present step.
@@ -121,7 +126,7 @@ struct Work {
 
 /// Lives on the stack between two awaits: boxing the request would cost an allocation and save nothing.
 enum Happened {
-    Datagram(usize, SocketAddr),
+    Datagram(Arrival),
     Guard(LinkEvent),
     Asked(ToCore),
     Tick,
@@ -138,15 +143,7 @@ impl Daemon {
         gate: FenceGate,
     ) -> anyhow::Result<Self> {
         let settings = checked.settings;
-        let sealer = Sealer::new(&checked.key, settings.seat, settings.occupant)?;
-        let socket = UdpSocket::bind(checked.file.heartbeat.listen)
-            .await
-            .map_err(|error| {
-                anyhow::anyhow!(
-                    "cannot receive heartbeats on {}: {error}",
-                    checked.file.heartbeat.listen
-                )
-            })?;
+        let network = Network::bind(checked, metrics.clone())?;
         let mut link = GuardLink::new(checked.file.asterisk.guard_socket.clone());
         let first = first_state(&mut link, settings.timing.deadtime + GUARD_PATIENCE).await;
         let mut work = Work::default();
@@ -161,22 +158,19 @@ impl Daemon {
         };
         tracing::info!(seat = settings.seat.0, has_record = start.record.is_some(), found = ?start.guard, "core starts");
         let node = Node::new(settings, start, &mut work.effects);
+        let recorder = Recorder::new(&settings, &start, &work.effects, &node);
         let mut daemon = Self {
             node,
             driver: Driver::default(),
             link,
             gate,
-            socket,
-            sealer,
-            opener: Opener::new(checked.key.clone()),
-            book: known_peers(checked),
+            network,
             records,
             channels,
             metrics,
-            own_seat: settings.seat,
+            recorder,
             warntime: settings.timing.warntime,
             work,
-            datagram: Vec::with_capacity(MAX_DATAGRAM_BYTES),
         };
         if let Some(event) = first {
             daemon
@@ -194,8 +188,9 @@ impl Daemon {
             let happened = self.wait(&mut buffer).await;
             let now = now();
             match happened {
-                Happened::Datagram(length, from) => self.on_datagram(&mut buffer[..length], from),
+                Happened::Datagram(arrival) => self.on_datagram(now, arrival, &mut buffer),
                 Happened::Guard(LinkEvent::Event(event)) => {
+                    self.mark_event(now, &event);
                     self.driver.on_event(now, event, &mut self.work.orders);
                 }
                 Happened::Guard(LinkEvent::Lost) => self.driver.on_lost(),
@@ -208,45 +203,37 @@ impl Daemon {
             }
             self.carry_out(now);
             self.publish(now);
+            self.keep_flight(now);
             self.metrics.last_step_at_ns.store(now.0, Ordering::Relaxed);
         }
     }
 
     async fn wait(&mut self, buffer: &mut [u8]) -> Happened {
+        let deadline = self.node.next_deadline().min(self.recorder.next_deadline());
         let deadline = self
             .driver
             .next_deadline()
-            .map_or(self.node.next_deadline(), |due| {
-                due.min(self.node.next_deadline())
-            });
+            .map_or(deadline, |due| due.min(deadline));
         let wait = deadline.since(now());
         tokio::select! {
             biased;
             event = self.link.next() => Happened::Guard(event),
-            received = self.socket.recv_from(buffer) => match received {
-                Ok((length, from)) => Happened::Datagram(length, from),
-                // An ICMP error of an earlier send; the peer's silence says the rest.
-                Err(_) => Happened::Tick,
-            },
+            // An error is that of an earlier send; the peer's silence says the rest.
+            received = self.network.receive(buffer) => received.map_or(Happened::Tick, Happened::Datagram),
             asked = self.channels.inbox.recv() => asked.map_or(Happened::ServicesGone, Happened::Asked),
             () = tokio::time::sleep(wait) => Happened::Tick,
         }
     }
 
-    fn on_datagram(&mut self, datagram: &mut [u8], from: SocketAddr) {
-        let (seat, payload) = match self.opener.open(datagram) {
-            Ok((seat, _, payload)) => (seat, payload),
-            Err(error) => return Metrics::count(&self.metrics.dropped, error.reason()),
-        };
-        self.metrics.received.inc();
-        if seat == self.own_seat {
+    fn on_datagram(&mut self, now: BootTime, arrival: Arrival, buffer: &mut [u8]) {
+        let Some((seat, payload)) = self.network.open(now, arrival, buffer) else {
             return;
-        }
-        self.book.note(seat, from);
+        };
         match payload {
             Payload::Core {
                 message,
                 ledger_digest,
+                ..
             } => {
                 if ledger_digest != self.metrics.ledger_digest.load(Ordering::Relaxed) {
                     self.tell(FromCore::LedgerDiffers(seat));
@@ -261,10 +248,10 @@ impl Daemon {
         match asked {
             ToCore::Input(input) => self.work.inputs.push_back(*input),
             ToCore::StartSlack => self.driver.start_slack(&mut self.work.orders),
-            ToCore::PeerAddress(seat, address) => self.book.note(seat, address),
+            ToCore::PeerAddress(seat, address) => self.network.note(seat, address),
             ToCore::SendLedger(seat, parts) => {
                 for part in &parts {
-                    self.send_ledger(seat, part);
+                    self.network.send_ledger(seat, part);
                 }
             }
             ToCore::Fenced(deadline) => {
@@ -272,6 +259,9 @@ impl Daemon {
                 self.work.inputs.extend(event);
             }
             ToCore::EndGuard => Driver::exit(&mut self.work.orders),
+            ToCore::Mark(at, mark) => self.recorder.on_mark(at, mark, &self.node),
+            // Who asked may have gone: then nobody wants it.
+            ToCore::TakeFlight(reply) => drop(reply.send(self.recorder.on_asked(now()))),
         }
     }
 
@@ -293,6 +283,8 @@ impl Daemon {
                 self.work.orders = orders;
             } else if let Some(input) = self.work.inputs.pop_front() {
                 self.node.step(now, input, &mut self.work.effects);
+                let effects = &self.work.effects;
+                self.recorder.on_step(now, &input, effects, &self.node);
             } else {
                 return;
             }
@@ -303,7 +295,7 @@ impl Daemon {
         self.gate.on_effect(effect);
         match effect {
             Effect::Record(record) => self.write_record(record),
-            Effect::Send(message) => self.send(message),
+            Effect::Send(message) => self.send(now, message),
             Effect::Call { id, call } => self.tell(FromCore::Call(*id, Box::new(*call))),
             Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => {
                 let mut orders = std::mem::take(&mut self.work.orders);
@@ -341,36 +333,30 @@ impl Daemon {
         }
     }
 
-    fn send(&mut self, message: &Message) {
-        let Some(address) = self.book.address(message.to) else {
-            return;
-        };
-        let digest = self.metrics.ledger_digest.load(Ordering::Relaxed);
-        self.sealer.seal(&mut self.datagram, |out| {
-            codec::encode_core(message, digest, out);
-        });
-        self.send_datagram(address);
+    fn send(&mut self, now: BootTime, message: &Message) {
+        self.network.send(now, message);
+        if matches!(message.body, Body::Handover { .. }) {
+            let mark = Mark::HandoverSent { to: message.to };
+            self.recorder.on_mark(self::now(), mark, &self.node);
+        }
     }
 
-    fn send_ledger(&mut self, seat: Seat, part: &[u8]) {
-        let Some(address) = self.book.address(seat) else {
-            return;
+    fn mark_event(&mut self, now: BootTime, event: &Event) {
+        let (at, mark) = match event {
+            Event::Doomed { at_ns, .. } => (BootTime(*at_ns), Mark::EndSeen),
+            Event::Exited { at_ns, .. } => (BootTime(*at_ns), Mark::AsteriskGone),
+            Event::Started { .. } => (now, Mark::AsteriskStarted),
+            _ => return,
         };
-        self.sealer
-            .seal(&mut self.datagram, |out| codec::encode_ledger(part, out));
-        self.send_datagram(address);
+        self.recorder.on_mark(at, mark, &self.node);
     }
 
-    /// A full socket buffer loses a datagram, as the network may.
-    fn send_datagram(&mut self, address: SocketAddr) {
-        // Not `try_send_to`: tokio refuses that until it has seen the socket writable once.
-        if SockRef::from(&self.socket)
-            .send_to(&self.datagram, &address.into())
-            .is_ok()
+    /// After the effects: whoever takes over does not wait for a copy.
+    fn keep_flight(&mut self, now: BootTime) {
+        if let Some(shot) = self.recorder.due(now)
+            && self.channels.shots.try_send(shot).is_err()
         {
-            self.metrics.sent.inc();
-        } else {
-            Metrics::count(&self.metrics.dropped, "NotSent");
+            self.metrics.queue_full.inc();
         }
     }
 
@@ -381,7 +367,8 @@ impl Daemon {
     }
 
     fn publish(&self, now: BootTime) {
-        let view = core_view(&self.node.view(now), now, self.warntime);
+        let links = self.network.views(now);
+        let view = core_view(&self.node.view(now), now, self.warntime, links);
         self.channels.view.send_if_modified(|known| {
             let is_new = *known != view;
             *known = view;
@@ -400,11 +387,12 @@ pub fn view_before_start() -> CoreView {
         holds_witness: false,
         is_peer_up: [false; pbx_core::MAX_NODES],
         is_peer_known: [false; pbx_core::MAX_NODES],
+        links: LinkViews::default(),
         is_seated: false,
     }
 }
 
-fn core_view(view: &View, now: BootTime, warntime: Duration) -> CoreView {
+fn core_view(view: &View, now: BootTime, warntime: Duration, links: LinkViews) -> CoreView {
     CoreView {
         has_started: true,
         role: view.role,
@@ -416,72 +404,11 @@ fn core_view(view: &View, now: BootTime, warntime: Duration) -> CoreView {
                 .is_some_and(|heard_at| now.since(heard_at) < warntime)
         }),
         is_peer_known: view.peers.map(|peer| peer.heard_at.is_some()),
+        links,
         is_seated: view.seats.is_some(),
     }
 }
 
 fn now() -> BootTime {
     BootTime(pbx_guard::boot_now_ns())
-}
-
-/// The guard's state, if a guard is there. A guard that is not there runs nothing: its end is the end of its pid namespace.
-async fn first_state(link: &mut GuardLink, patience: Duration) -> Option<Event> {
-    if !link.is_connected() {
-        return None;
-    }
-    match tokio::time::timeout(patience, link.next()).await {
-        Ok(LinkEvent::Event(event @ Event::State { .. })) => Some(event),
-        _ => None,
-    }
-}
-
-fn found(event: &Event) -> FoundAtStart {
-    match event {
-        Event::State {
-            run: Some(_),
-            deadline_ns,
-            ..
-        } => FoundAtStart::Running {
-            deadline: (*deadline_ns > 0).then_some(BootTime(*deadline_ns)),
-        },
-        _ => FoundAtStart::Nothing,
-    }
-}
-
-fn known_peers(checked: &Checked) -> PeerBook {
-    let mut book = PeerBook::default();
-    for (at, peer) in checked.file.nodes.iter().enumerate() {
-        if let Some(address) = peer.address {
-            book.note(Seat(at as u8), address);
-        }
-    }
-    book
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_guard_that_runs_nothing_is_told_from_one_that_does() {
-        let state = |run, deadline_ns| Event::State {
-            run,
-            pid: 0,
-            deadline_ns,
-            terminating: false,
-            boot_now_ns: 0,
-        };
-        let run = Some(pbx_guard::protocol::RunId(1));
-        assert_eq!(found(&state(None, 0)), FoundAtStart::Nothing);
-        assert_eq!(
-            found(&state(run, 0)),
-            FoundAtStart::Running { deadline: None }
-        );
-        assert_eq!(
-            found(&state(run, 9)),
-            FoundAtStart::Running {
-                deadline: Some(BootTime(9))
-            }
-        );
-    }
 }

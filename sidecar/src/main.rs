@@ -15,6 +15,7 @@ mod kubernetes;
 mod metrics;
 mod peer;
 mod record;
+mod recorder;
 mod report;
 mod services;
 
@@ -40,8 +41,12 @@ use crate::kubernetes::lease::WitnessLease;
 use crate::kubernetes::slice::Traffic;
 use crate::metrics::Metrics;
 use crate::record::RecordStore;
+use crate::recorder::keeper::{FlightDoor, Keeper};
+use crate::recorder::replay;
 use crate::services::{Host, Objects, Services};
 
+/// Copies of the flight recorder on their way to a file: one that finds two before it is dropped and counted.
+const SHOTS: usize = 2;
 /// Messages between the threads; a full queue is counted, and the core never waits for it.
 const QUEUE: usize = 1024;
 
@@ -66,6 +71,8 @@ enum Verb {
         #[arg(long, env = "PBXHA_CONFIG", default_value = "/etc/pbx-ha/sidecar.yaml")]
         config: PathBuf,
     },
+    /// Run the core again on what a flight recorder kept, and tell step by step why.
+    Replay(replay::Request),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +86,7 @@ fn main() -> ExitCode {
     let (path, is_check) = match Arguments::parse().command {
         Verb::Run { config } => (config, false),
         Verb::Check { config } => (config, true),
+        Verb::Replay(request) => return replay::run(&request),
     };
     match config::load(&path, &Environment::read()) {
         Err(error) => {
@@ -108,14 +116,16 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed"))?;
     let records = RecordStore::open(&checked.file.record_dir)?;
-    let metrics = Metrics::new();
+    let metrics = metrics(&checked);
     let (to_core, inbox) = mpsc::channel(QUEUE);
     let (outbox, from_core) = mpsc::channel(QUEUE);
+    let (shots_tx, shots) = mpsc::channel(SHOTS);
     let (view_tx, view) = watch::channel(daemon::view_before_start());
     let core_channels = daemon::Channels {
         inbox,
         outbox,
         view: view_tx,
+        shots: shots_tx,
     };
     let (gate, fence_state) = fence(&checked, &metrics, &to_core)?;
     spawn_core(
@@ -127,16 +137,19 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
     )?;
     let history = History::open(records, checked.node.clone());
     let (report, report_rx) = watch::channel(Arc::new(services::first_report(&checked, &history)));
+    let door = FlightDoor::new(&checked, to_core.clone());
+    let keeper = Keeper::new(&checked.file.record_dir, door.clone());
     let channels = services::Channels {
         to_core,
         from_core,
         view,
         report,
     };
-    let http = (checked.file.http, report_rx, metrics.clone());
+    let http = (checked.file.http, report_rx, metrics.clone(), door);
     LocalSet::new().block_on(&runtime()?, async move {
-        let (address, report_rx, http_metrics) = http;
-        tokio::task::spawn_local(serve_http(address, report_rx, http_metrics));
+        let (address, report_rx, http_metrics, door) = http;
+        tokio::task::spawn_local(serve_http(address, report_rx, http_metrics, door));
+        tokio::task::spawn_local(keeper.run(shots));
         let objects = objects(&checked).await?;
         let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let host = host(&checked, fence_state)?;
@@ -146,16 +159,31 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
     })
 }
 
+fn metrics(checked: &Checked) -> Metrics {
+    let own = usize::from(checked.settings.seat.0);
+    let nodes = checked.file.nodes.iter().enumerate();
+    let peers: Vec<_> = nodes
+        .map(|(seat, node)| (seat != own).then_some(node.name.as_str()))
+        .collect();
+    let links: Vec<_> = checked
+        .links
+        .iter()
+        .map(|link| link.name.as_deref())
+        .collect();
+    Metrics::new(&peers, &links)
+}
+
 async fn serve_http(
     address: std::net::SocketAddr,
     mut report: watch::Receiver<Arc<pbx_crds::report::Report>>,
     metrics: Metrics,
+    door: FlightDoor,
 ) {
     // A sidecar that was restarted says nothing before its core knows that it still serves.
     if report.changed().await.is_err() {
         return;
     }
-    if let Err(error) = http::serve(address, report, metrics).await {
+    if let Err(error) = http::serve(address, report, metrics, door).await {
         tracing::error!(%address, %error, "HTTP cannot be served: the node works, and nobody sees it");
     }
 }
@@ -237,9 +265,10 @@ async fn objects(checked: &Checked) -> anyhow::Result<Option<Objects>> {
         return Ok(None);
     };
     let client = kubernetes::connect(kubernetes.kubeconfig.as_ref()).await?;
+    let spare = kubernetes::connect(kubernetes.kubeconfig.as_ref()).await?;
     let deadline = checked.settings.timing.api_deadline;
     let lease = WitnessLease::new(
-        client.clone(),
+        [client.clone(), spare],
         &kubernetes.namespace,
         &checked.file.cluster,
         &kubernetes.lease,

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use pbx_core::Seat;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+use crate::peer::plan::link_name;
 
 /// All metrics of a sidecar.
 #[derive(Clone)]
@@ -17,6 +20,8 @@ pub struct Metrics {
     pub sent: Counter,
     /// Authentic datagrams received.
     pub received: Counter,
+    /// Authentic datagrams that had come over another link before.
+    pub copies: Counter,
     /// Datagrams dropped, by reason.
     pub dropped: Family<Reason, Counter>,
     /// 1 while this node serves.
@@ -39,7 +44,41 @@ pub struct Metrics {
     pub ledger_digest: Arc<AtomicU64>,
     /// When the core's loop made its last step, boot time in nanoseconds: `/healthz` looks at nothing else.
     pub last_step_at_ns: Arc<AtomicU64>,
+    /// By seat and link; none of the own seat.
+    links: Arc<[Vec<Option<LinkGauges>>]>,
     registry: Arc<Registry>,
+}
+
+/// How a link is.
+#[derive(Clone)]
+pub struct LinkGauges {
+    /// Its name in the status.
+    pub name: String,
+    /// 1 while it carries heartbeats.
+    pub up: Gauge,
+    /// Smoothed, in seconds.
+    pub round_trip: Seconds,
+    /// Mean distance from it, in seconds.
+    pub jitter: Seconds,
+}
+
+impl LinkGauges {
+    /// A round trip was measured.
+    pub fn is_measured(&self) -> bool {
+        self.round_trip.get() > 0.0
+    }
+}
+
+/// A gauge of seconds.
+pub type Seconds = Gauge<f64, AtomicU64>;
+
+/// The label of a link.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LinkLabel {
+    /// The peer.
+    pub peer: String,
+    /// The link's name; `default` of one without.
+    pub link: String,
 }
 
 /// A label with a stable reason.
@@ -50,10 +89,11 @@ pub struct Reason {
 }
 
 impl Metrics {
-    /// All at zero.
-    pub fn new() -> Self {
+    /// All at zero; `peers` are the nodes by seat (none for the own), `links` the names of the links.
+    pub fn new(peers: &[Option<&str>], links: &[Option<&str>]) -> Self {
         let mut registry = Registry::with_prefix("pbxha");
-        let (sent, received, queue_full, asterisk_starts) = (
+        let (sent, received, copies, queue_full, asterisk_starts) = (
+            Counter::default(),
             Counter::default(),
             Counter::default(),
             Counter::default(),
@@ -71,6 +111,11 @@ impl Metrics {
             "heartbeat_received",
             "Authentic heartbeat datagrams received",
             received.clone(),
+        );
+        registry.register(
+            "heartbeat_copies",
+            "Authentic heartbeat datagrams that had come over another link before",
+            copies.clone(),
         );
         registry.register(
             "heartbeat_dropped",
@@ -109,9 +154,11 @@ impl Metrics {
             "Messages between the threads that found the queue full",
             queue_full.clone(),
         );
+        let links = register_links(&mut registry, peers, links);
         Self {
             sent,
             received,
+            copies,
             dropped,
             active,
             epoch,
@@ -123,8 +170,19 @@ impl Metrics {
             queue_full,
             ledger_digest: Arc::new(AtomicU64::new(0)),
             last_step_at_ns: Arc::new(AtomicU64::new(0)),
+            links,
             registry: Arc::new(registry),
         }
+    }
+
+    /// The gauges of a link to a peer.
+    pub fn link(&self, seat: Seat, link: usize) -> Option<&LinkGauges> {
+        self.links.get(usize::from(seat.0))?.get(link)?.as_ref()
+    }
+
+    /// The gauges of all links.
+    pub fn all_links(&self) -> impl Iterator<Item = &LinkGauges> {
+        self.links.iter().flatten().flatten()
     }
 
     /// The text of `/metrics`.
@@ -138,4 +196,43 @@ impl Metrics {
     pub fn count(family: &Family<Reason, Counter>, reason: &'static str) {
         family.get_or_create(&Reason { reason }).inc();
     }
+}
+
+fn register_links(
+    registry: &mut Registry,
+    peers: &[Option<&str>],
+    links: &[Option<&str>],
+) -> Arc<[Vec<Option<LinkGauges>>]> {
+    let up = Family::<LinkLabel, Gauge>::default();
+    let round_trip = Family::<LinkLabel, Seconds>::default();
+    let jitter = Family::<LinkLabel, Seconds>::default();
+    let gauges = |peer: &str, link: Option<&str>| {
+        let label = LinkLabel {
+            peer: peer.to_owned(),
+            link: link.unwrap_or("default").to_owned(),
+        };
+        LinkGauges {
+            name: link_name(peer, link),
+            up: up.get_or_create(&label).clone(),
+            round_trip: round_trip.get_or_create(&label).clone(),
+            jitter: jitter.get_or_create(&label).clone(),
+        }
+    };
+    let of_peer = |peer: Option<&str>| {
+        let of_link = |link| peer.map(|peer| gauges(peer, link));
+        links.iter().copied().map(of_link).collect()
+    };
+    let all = peers.iter().copied().map(of_peer).collect();
+    registry.register("link_up", "1 while a link carries heartbeats", up.clone());
+    registry.register(
+        "link_round_trip_seconds",
+        "Smoothed round-trip time of a link",
+        round_trip.clone(),
+    );
+    registry.register(
+        "link_jitter_seconds",
+        "Mean distance of the round-trip times of a link from their mean",
+        jitter.clone(),
+    );
+    all
 }

@@ -2,14 +2,16 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use pbx_core::{Role, Seat};
+use pbx_core::Role;
 use pbx_crds::ledger::Ledger;
-use pbx_crds::report::{Problem, Report, ReportedRole};
+use pbx_crds::report::{LINK_TOO_SLOW, Problem, Report, ReportedRole};
 use pbx_crds::status::{AsteriskState, AsteriskStatus, LinkState, LinkStatus};
 
 use crate::asterisk::supervisor::Phase;
 use crate::config::Checked;
 use crate::daemon::CoreView;
+use crate::peer::meter::slowest;
+use crate::peer::plan::link_name;
 
 /// What the services know beside the core's view.
 pub struct Known<'a> {
@@ -91,17 +93,58 @@ fn asterisk_state(phase: Phase) -> AsteriskState {
     }
 }
 
+/// Each link to each peer that was ever heard.
 fn links(checked: &Checked, view: &CoreView) -> Vec<LinkStatus> {
-    let seats = 0..checked.file.nodes.len();
-    seats
-        .filter(|at| Seat(*at as u8) != checked.settings.seat && view.is_peer_known[*at])
-        .map(|at| LinkStatus {
-            name: checked.file.nodes[at].name.clone(),
-            state: if view.is_peer_up[at] {
-                LinkState::Up
-            } else {
-                LinkState::Down
-            },
+    peers_heard(checked, view)
+        .flat_map(|(seat, peer)| {
+            let states = view.links[seat].iter();
+            let links = checked.links.iter().zip(states);
+            links.map(move |(link, state)| LinkStatus {
+                name: link_name(peer, link.name.as_deref()),
+                state: if state.is_up {
+                    LinkState::Up
+                } else {
+                    LinkState::Down
+                },
+            })
         })
         .collect()
+}
+
+/// What the timing rules cannot bear. Without figures, which change all the time: they are in `/status` and metrics.
+pub fn slow_link(checked: &Checked, view: &CoreView) -> Option<Problem> {
+    let (peer, link) = peers_heard(checked, view).find_map(|(seat, peer)| {
+        let states = view.links[seat].iter();
+        let slow = checked
+            .links
+            .iter()
+            .zip(states)
+            .find(|(_, state)| state.is_slow);
+        slow.map(|(link, _)| (peer, link))
+    })?;
+    let timing = &checked.settings.timing;
+    Some(Problem {
+        reason: LINK_TOO_SLOW.into(),
+        message: format!(
+            "link {} of {}: round-trip time plus four times its jitter is above the {:?} that warntime {:?}, deadtime {:?} and \
+             keepalive {:?} bear: mend the path, or raise warntime and deadtime (figures: pbxha_link_round_trip_seconds)",
+            link_name(peer, link.name.as_deref()),
+            checked.node,
+            slowest(timing),
+            timing.warntime,
+            timing.deadtime,
+            timing.keepalive,
+        ),
+    })
+}
+
+fn peers_heard<'a>(
+    checked: &'a Checked,
+    view: &'a CoreView,
+) -> impl Iterator<Item = (usize, &'a str)> {
+    let own = usize::from(checked.settings.seat.0);
+    let nodes = checked.file.nodes.iter().enumerate();
+    nodes
+        .filter(move |(seat, _)| *seat != own && view.is_peer_known[*seat])
+        .map(|(seat, node)| (seat, node.name.as_str()))
 }

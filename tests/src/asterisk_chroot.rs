@@ -23,13 +23,17 @@ const SUITE: &str = "forky";
 const PREFIX: &str = "asterisk-forky-";
 const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
 /// Raised when [`TRIMMED`] or the image's settings change.
-const IMAGE_REVISION: u32 = 2;
+const IMAGE_REVISION: u32 = 3;
 /// The modules that a SIP telephone system needs; the same file as the Dockerfile puts there.
 const MODULES: &[u8] = include_bytes!("../../docker/asterisk-modules.conf");
+/// What Asterisk reads at every start, and what is left of it in the image.
+const DOCUMENTATION: &str = "usr/share/asterisk/documentation/core-en_US.xml";
+const DOCUMENTATION_LEFT: &str = include_str!("../../docker/asterisk-documentation.xsl");
 
 /// Left out of the image: a path, or all paths that begin with it when it ends with `*`.
 const TRIMMED: &[&str] = &[
     "etc/asterisk/modules.conf",
+    DOCUMENTATION,
     "etc/apt*",
     "etc/cron*",
     "etc/systemd*",
@@ -100,7 +104,8 @@ pub fn image() -> Result<Image> {
         |scratch| {
             let step = Step::begin(format!("Image of Asterisk {version}"), "5 s");
             let archive = scratch.join("image.tar");
-            build_image(&spec(root.clone()), &archive)?;
+            let documentation = short_documentation(&root, scratch)?;
+            build_image(&spec(root.clone(), documentation), &archive)?;
             step.done();
             Ok(archive)
         },
@@ -108,23 +113,45 @@ pub fn image() -> Result<Image> {
     Image::open(&archive)
 }
 
-fn spec(root: PathBuf) -> ImageSpec {
+/// By the same stylesheet as in the Dockerfile.
+fn short_documentation(root: &Path, scratch: &Path) -> Result<Vec<u8>> {
+    packages::ensure(&[ASTERISK_CHROOT])?;
+    let stylesheet = scratch.join("documentation.xsl");
+    fs::write(&stylesheet, DOCUMENTATION_LEFT).context("write the stylesheet")?;
+    let text = output_of(
+        Command::new("xsltproc")
+            .args(["--novalid", "--nonet"])
+            .arg(&stylesheet)
+            .arg(root.join(DOCUMENTATION)),
+    )
+    .context("shorten Asterisk's documentation")?;
+    Ok(text.into_bytes())
+}
+
+fn spec(root: PathBuf, documentation: Vec<u8>) -> ImageSpec {
     ImageSpec {
         entrypoint: vec!["/usr/sbin/asterisk".into(), "-f".into()],
         user: Some("101:101".into()),
         rootfs: Some(root),
         left_out: TRIMMED,
-        files: vec![ImageFile {
-            path: "etc/asterisk/modules.conf".into(),
-            content: FileContent::Bytes(MODULES.to_vec()),
-            mode: 0o644,
-        }],
+        files: vec![
+            readable("etc/asterisk/modules.conf", MODULES.to_vec()),
+            readable(DOCUMENTATION, documentation),
+        ],
         empty_folders: vec![
             ("var/log/asterisk".into(), 101),
             ("var/cache/asterisk".into(), 101),
             ("run/asterisk".into(), 101),
         ],
         ..ImageSpec::named(IMAGE)
+    }
+}
+
+fn readable(path: &str, bytes: Vec<u8>) -> ImageFile {
+    ImageFile {
+        path: path.into(),
+        content: FileContent::Bytes(bytes),
+        mode: 0o644,
     }
 }
 

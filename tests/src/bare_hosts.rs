@@ -1,39 +1,39 @@
 //! pbx-ha without Kubernetes: hosts on one switch (network namespaces), each with sidecar, guard and a real Asterisk of its own, run
 //! from a YAML file as an administrator of bare machines would write it. Everything is gone when the value is dropped.
 
-use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use pbx_crds::cluster::{FailoverSpec, TrunkPolicy};
+use pbx_crds::cluster::FailoverSpec;
 use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
 use pbx_crds::report::{Report, ReportedRole};
-use pbx_crds::sidecar_config::{
-    AsteriskConfig, FenceConfig, HeartbeatConfig, NetworkConfig, PeerConfig, SidecarConfig,
-    VipConfig,
-};
+use pbx_crds::status::LinkState;
 use rustix::process::Signal;
 
 use crate::asterisk_chroot;
 use crate::cluster::{Process, wait_until};
 use crate::http;
 use crate::images::{Profile, build_programs};
-use crate::netns::{HOST_LINK, Host, Lan};
+use crate::netns::{Cable, HOST_LINK, Host, Lan};
 use crate::progress::{output_of, tail};
+use crate::slow_path::SlowPath;
+
+mod setup;
+
+use setup::bound_config;
 
 const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 0);
-/// Where an Asterisk without a floating address listens.
-const ANY: &str = "0.0.0.0";
 /// The floating address of every set of hosts that has one.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 200);
 /// The same for IPv6.
 pub const VIP6: &str = "fd00:65::200";
+const SECOND_NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 66, 0);
 /// A standby's readiness reaches the active with its next beat, 100 ms later at most.
 const TOLD_WITHIN: Duration = Duration::from_millis(300);
-const KEY: [u8; 32] = [0x5a; 32];
 
 /// What hosts to start.
 #[derive(Clone, Debug)]
@@ -46,8 +46,24 @@ pub struct BareSettings {
     pub clients: u8,
     /// Whether addresses float ([`VIP`] and [`VIP6`]); Asterisk is bound to them.
     pub has_vip: bool,
+    /// Whether a second network joins them.
+    pub has_second_link: bool,
     /// Their timing.
     pub failover: FailoverSpec,
+}
+
+impl BareSettings {
+    /// Hosts of one network, without a floating address.
+    pub fn plain(name: &str, hosts: u8) -> Self {
+        Self {
+            name: name.into(),
+            hosts,
+            clients: 0,
+            has_vip: false,
+            has_second_link: false,
+            failover: FailoverSpec::default(),
+        }
+    }
 }
 
 /// The hosts.
@@ -65,12 +81,14 @@ pub struct BareHosts {
 impl BareHosts {
     /// Starts `count` hosts without a floating address; returns at once. `name` (at most 8 bytes) must be the test's own.
     pub fn start(name: &str, count: u8) -> Result<Self> {
+        Self::start_with(BareSettings::plain(name, count))
+    }
+
+    /// The same, with two links between the hosts, `lan` and `wan`.
+    pub fn start_linked(name: &str, count: u8) -> Result<Self> {
         Self::start_with(BareSettings {
-            name: name.into(),
-            hosts: count,
-            clients: 0,
-            has_vip: false,
-            failover: FailoverSpec::default(),
+            has_second_link: true,
+            ..BareSettings::plain(name, count)
         })
     }
 
@@ -89,6 +107,9 @@ impl BareHosts {
             rootfs,
             children: Vec::new(),
         };
+        if hosts.settings.has_second_link {
+            hosts.lan.add_cables(SECOND_NETWORK)?;
+        }
         for index in 0..hosts.count() {
             hosts.children.push(Vec::new());
             hosts
@@ -113,10 +134,7 @@ impl BareHosts {
 
     /// What the sidecar of a host says, asked on the host itself.
     pub fn report(&self, index: usize) -> Result<Report> {
-        let host = &self.lan.hosts()[index];
-        let address = SocketAddrV4::new(host.address, HTTP_PORT);
-        let body = http::get(&host.path(), address, "/status")?;
-        serde_json::from_str(&body).context("read the report")
+        serde_json::from_str(&self.ask(index, "/status")?).context("read the report")
     }
 
     /// The hosts that say they are active.
@@ -143,6 +161,38 @@ impl BareHosts {
         })
         .with_context(|| self.describe())?;
         Ok(self.actives()[0])
+    }
+
+    /// The files that a host's flight recorder wrote, oldest first.
+    pub fn flights(&self, index: usize) -> Result<Vec<PathBuf>> {
+        let folder = self.home(index).join("record/flights");
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
+        let files = fs::read_dir(&folder).context("list the flights")?;
+        let mut paths: Vec<_> = files.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "pbxflight"));
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// What a host's flight recorder holds now, as its HTTP gives it, in a file of the host's folder.
+    pub fn take_flight(&self, index: usize) -> Result<PathBuf> {
+        let host = &self.lan.hosts()[index];
+        let address = SocketAddrV4::new(host.address, HTTP_PORT);
+        let bytes = http::get_bytes(&host.path(), address, "/debug/flight")?;
+        let path = self.home(index).join("taken.pbxflight");
+        write(&path, &bytes)?;
+        Ok(path)
+    }
+
+    /// The sidecar of a host.
+    pub fn sidecar(&self, index: usize) -> Result<Process> {
+        let found = self
+            .processes(index)?
+            .into_iter()
+            .find(|process| process.program() == "pbx-sidecar");
+        found.with_context(|| format!("no sidecar runs on host {index}"))
     }
 
     /// The Asterisk of a host.
@@ -201,127 +251,57 @@ impl BareHosts {
         self.processes(index)
     }
 
+    /// The host's second cable.
+    pub fn cable(&self, index: usize) -> &Cable {
+        &self.lan.cables()[index]
+    }
+
+    /// Makes the host's second path slow, `delay` each way, until the value is dropped.
+    pub fn slow_down(&self, index: usize, delay: Duration) -> Result<SlowPath> {
+        let cables = self.lan.cables();
+        let others = cables
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index);
+        let peers: Vec<Ipv4Addr> = others.map(|(_, cable)| cable.address).collect();
+        let namespace = self.lan.hosts()[index].path();
+        let own = cables[index].address;
+        SlowPath::begin(&namespace, own, &peers, HEARTBEAT_PORT, delay)
+    }
+
+    /// The names of a host's links in one state.
+    pub fn links(&self, index: usize, state: LinkState) -> Result<Vec<String>> {
+        let links = self.report(index)?.links.into_iter();
+        Ok(links
+            .filter(|link| link.state == state)
+            .map(|link| link.name)
+            .collect())
+    }
+
+    /// The round-trip times of a host's links, in milliseconds.
+    pub fn round_trips(&self, index: usize) -> Result<Vec<(String, f64)>> {
+        let status: serde_json::Value = serde_json::from_str(&self.ask(index, "/status")?)?;
+        let times = status["linkTimes"].as_array().context("no linkTimes")?;
+        let times = times.iter().filter_map(|link| {
+            let name = link["name"].as_str()?.to_owned();
+            Some((name, link["roundTripMs"].as_f64()?))
+        });
+        Ok(times.collect())
+    }
+
+    /// The metrics of a host.
+    pub fn metrics(&self, index: usize) -> Result<String> {
+        self.ask(index, "/metrics")
+    }
+
+    fn ask(&self, index: usize, path: &str) -> Result<String> {
+        let host = &self.lan.hosts()[index];
+        let address = SocketAddrV4::new(host.address, HTTP_PORT);
+        http::get(&host.path(), address, path)
+    }
+
     fn home(&self, index: usize) -> PathBuf {
         self.folder.join(index.to_string())
-    }
-
-    fn prepare(&self, index: usize) -> Result<()> {
-        let home = self.home(index);
-        for part in ["root", "upper", "work", "config", "record", "user"] {
-            let path = home.join(part);
-            fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-        }
-        mount_root(&home, &self.rootfs)?;
-        write(&home.join("user/pjsip.conf"), self.pjsip().as_bytes())?;
-        write(&home.join("key"), &KEY)?;
-        let settings = serde_yaml::to_string(&self.settings(index, &home))
-            .context("write the sidecar's file")?;
-        write(&home.join("sidecar.yaml"), settings.as_bytes())?;
-        if self.settings.has_vip {
-            // An address in the floating one's network, as a host has it.
-            let own = format!("fd00:65::{}/64", index + 1);
-            let host = self.host(index);
-            output_of(
-                host.command("ip")
-                    .args(["addr", "add", &own, "dev", HOST_LINK, "nodad"]),
-            )?;
-        }
-        Ok(())
-    }
-
-    fn start_host(&mut self, index: usize) -> Result<()> {
-        let (home, programs) = (self.home(index), self.programs.clone());
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        let guard = text(programs.join("pbx-guard"));
-        let asterisk = [
-            "pbx".to_owned(),
-            "--socket".to_owned(),
-            text(home.join("guard.sock")),
-            "--".to_owned(),
-            "chroot".to_owned(),
-            text(home.join("root")),
-            "asterisk".to_owned(),
-            "-f".to_owned(),
-            "-C".to_owned(),
-            text(home.join("config/current/asterisk.conf")),
-        ];
-        let sidecar = [
-            "sidecar".to_owned(),
-            "--".to_owned(),
-            text(programs.join("pbx-sidecar")),
-            "run".to_owned(),
-            "--config".to_owned(),
-            text(home.join("sidecar.yaml")),
-        ];
-        self.spawn(index, &guard, &asterisk, &home.join("asterisk.log"))?;
-        self.spawn(index, &guard, &sidecar, &home.join("sidecar.log"))
-    }
-
-    fn spawn(&mut self, index: usize, guard: &str, arguments: &[String], log: &Path) -> Result<()> {
-        let output = File::create(log).with_context(|| format!("create {}", log.display()))?;
-        let errors = output.try_clone().context("share the log")?;
-        let mut command = self.lan.hosts()[index].command(guard);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors);
-        self.children[index].push(command.spawn().context("start the guard")?);
-        Ok(())
-    }
-
-    fn pjsip(&self) -> String {
-        let four = if self.settings.has_vip {
-            VIP.to_string()
-        } else {
-            ANY.to_owned()
-        };
-        let mut text = format!("[udp]\ntype=transport\nprotocol=udp\nbind={four}:5060\n\n");
-        if self.settings.has_vip {
-            text += &format!("[udp6]\ntype=transport\nprotocol=udp\nbind=[{VIP6}]:5060\n\n");
-        }
-        text + "[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\n"
-    }
-
-    fn network(&self) -> Option<NetworkConfig> {
-        let vip = |address: String| VipConfig {
-            address,
-            interface: HOST_LINK.into(),
-        };
-        self.settings.has_vip.then(|| NetworkConfig {
-            vip: vec![vip(format!("{VIP}/24")), vip(format!("{VIP6}/64"))],
-            fence: FenceConfig::default(),
-        })
-    }
-
-    fn settings(&self, index: usize, home: &Path) -> SidecarConfig {
-        let hosts = self.lan.hosts()[..self.count()].iter().enumerate();
-        let nodes = hosts.map(|(index, host)| PeerConfig {
-            name: name_of(index),
-            address: Some(SocketAddr::from((host.address, HEARTBEAT_PORT))),
-        });
-        let any = Ipv4Addr::UNSPECIFIED;
-        SidecarConfig {
-            cluster: "office".into(),
-            node: Some(name_of(index)),
-            nodes: nodes.collect(),
-            heartbeat: HeartbeatConfig {
-                listen: SocketAddr::from((any, HEARTBEAT_PORT)),
-                key_file: home.join("key"),
-            },
-            failover: self.settings.failover.clone(),
-            http: SocketAddr::from((any, HTTP_PORT)),
-            asterisk: AsteriskConfig {
-                guard_socket: home.join("guard.sock"),
-                defaults_dir: self.rootfs.join("etc/asterisk"),
-                user_dirs: vec![home.join("user")],
-                config_dir: home.join("config"),
-                trunks: TrunkPolicy::default(),
-            },
-            record_dir: home.join("record"),
-            network: self.network(),
-            kubernetes: None,
-        }
     }
 
     /// The processes in the host's network namespace, which holds nothing else.
@@ -340,7 +320,7 @@ impl BareHosts {
     /// The test has failed, and its logs go with it.
     fn show_logs(&self) {
         for index in 0..self.count() {
-            let log = self.folder.join(index.to_string()).join("sidecar.log");
+            let log = self.home(index).join("sidecar.log");
             eprintln!("{}: {}", log.display(), tail(&log, 30));
         }
     }
@@ -367,7 +347,7 @@ impl BareHosts {
                 Duration::from_secs(5),
                 || Ok(self.processes(index)?.is_empty()),
             )?;
-            let root = self.folder.join(index.to_string()).join("root");
+            let root = self.home(index).join("root");
             unmount(&bound_config(&root))?;
             unmount(&root)?;
         }
@@ -408,36 +388,6 @@ fn name_of(index: usize) -> String {
     format!("pbx-{index}")
 }
 
-/// A root file system of the host's own, so that three Asterisks do not share a database; the configuration is at the same path in it.
-fn mount_root(home: &Path, rootfs: &Path) -> Result<()> {
-    let root = home.join("root");
-    let layers = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        rootfs.display(),
-        home.join("upper").display(),
-        home.join("work").display()
-    );
-    let mut overlay = Command::new("mount");
-    overlay.args(["-t", "overlay", "overlay", "-o", &layers]);
-    output_of(overlay.arg(&root))?;
-    let bound = bound_config(&root);
-    fs::create_dir_all(&bound).with_context(|| format!("create {}", bound.display()))?;
-    for folder in ["run/asterisk", "var/log/asterisk", "var/lib/asterisk/cache"] {
-        let path = root.join(folder);
-        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-    }
-    let mut bind = Command::new("mount");
-    bind.arg("--bind").arg(home.join("config")).arg(&bound);
-    output_of(&mut bind).map(drop)
-}
-
-/// Where the configuration folder beside `root` is found inside it.
-fn bound_config(root: &Path) -> PathBuf {
-    let config = root.with_file_name("config");
-    let inside = config.strip_prefix("/").unwrap_or(&config);
-    root.join(inside)
-}
-
 fn unmount(path: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());
@@ -450,6 +400,23 @@ fn unmount(path: &Path) -> Result<()> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("write {}", path.display()))
+}
+
+/// Replays a flight as `pbx-sidecar replay` does, and returns its exit code and what it said.
+pub fn replay(flight: &Path, arguments: &[&str]) -> Result<(i32, String)> {
+    let programs = build_programs(Profile::Local)?;
+    let output = Command::new(programs.join("pbx-sidecar"))
+        .arg("replay")
+        .arg(flight)
+        .args(arguments)
+        .output()
+        .context("run pbx-sidecar")?;
+    let Some(code) = output.status.code() else {
+        bail!("pbx-sidecar was killed: {}", output.status);
+    };
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok((code, said))
 }
 
 /// Checks a sidecar's file as `pbx-sidecar check` does, and returns its exit code and what it said.

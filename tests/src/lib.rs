@@ -21,5 +21,6 @@ pub mod probe;
 pub mod progress;
 pub mod scenario;
 pub mod sidecar_log;
+pub mod slow_path;
 pub mod tools;
 pub mod watcher;

@@ -16,6 +16,8 @@ use crate::progress::output_of;
 
 /// The link of a host inside its namespace.
 pub const HOST_LINK: &str = "eth0";
+/// The second link of a host inside its namespace.
+const CABLE_LINK: &str = "eth1";
 const PREFIX_LENGTH: u8 = 24;
 /// States of a bridge's port, as `bridge link` takes them.
 const PORT_DISABLED: &str = "0";
@@ -120,11 +122,46 @@ impl Host {
     }
 }
 
+/// A further link of a host, on a switch of its own.
+#[derive(Clone, Debug)]
+pub struct Cable {
+    namespace: String,
+    outer_link: String,
+    /// The host's address on it, in a /24.
+    pub address: Ipv4Addr,
+}
+
+impl Cable {
+    /// Pulls it: from now on every packet in either direction is lost.
+    pub fn cut(&self) -> Result<()> {
+        ip(&["link", "set", &self.outer_link, "down"])
+    }
+
+    /// Plugs it in again.
+    pub fn heal(&self) -> Result<()> {
+        ip(&["link", "set", &self.outer_link, "up"])
+    }
+
+    fn create(&self, bridge: &str) -> Result<()> {
+        let (namespace, outer) = (self.namespace.as_str(), self.outer_link.as_str());
+        let address = format!("{}/{PREFIX_LENGTH}", self.address);
+        let hardware = hardware_address(self.address);
+        ip(&[
+            "link", "add", outer, "type", "veth", "peer", "name", CABLE_LINK, "address", &hardware,
+            "netns", namespace,
+        ])?;
+        ip(&["link", "set", outer, "master", bridge, "up"])?;
+        ip(&["-n", namespace, "addr", "add", &address, "dev", CABLE_LINK])?;
+        ip(&["-n", namespace, "link", "set", CABLE_LINK, "up"])
+    }
+}
+
 /// Hosts on one switch, gone when dropped.
 #[derive(Debug)]
 pub struct Lan {
     bridge: String,
     hosts: Vec<Host>,
+    cables: Vec<Cable>,
 }
 
 impl Lan {
@@ -136,6 +173,7 @@ impl Lan {
         let mut lan = Self {
             bridge,
             hosts: Vec::new(),
+            cables: Vec::new(),
         };
         ip(&["link", "set", &lan.bridge, "up"])?;
         let [a, b, c, _] = network.octets();
@@ -152,6 +190,33 @@ impl Lan {
         Ok(lan)
     }
 
+    /// Gives every host a second link, on a second switch, with addresses of `network`.
+    pub fn add_cables(&mut self, network: Ipv4Addr) -> Result<()> {
+        let switch = self.second_bridge();
+        ip(&["link", "add", &switch, "type", "bridge"])?;
+        ip(&["link", "set", &switch, "up"])?;
+        let [a, b, c, _] = network.octets();
+        for (host, index) in self.hosts.iter().zip(1..) {
+            let cable = Cable {
+                namespace: host.namespace.clone(),
+                outer_link: format!("{}x", host.outer_link),
+                address: Ipv4Addr::new(a, b, c, index),
+            };
+            self.cables.push(cable.clone());
+            cable.create(&switch)?;
+        }
+        Ok(())
+    }
+
+    /// The second links, in the order of the hosts.
+    pub fn cables(&self) -> &[Cable] {
+        &self.cables
+    }
+
+    fn second_bridge(&self) -> String {
+        format!("{}2", self.bridge)
+    }
+
     /// The hosts, in the order of their addresses.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
@@ -160,6 +225,12 @@ impl Lan {
 
 impl Drop for Lan {
     fn drop(&mut self) {
+        for cable in &self.cables {
+            ip(&["link", "del", &cable.outer_link]).ok();
+        }
+        if !self.cables.is_empty() {
+            ip(&["link", "del", &self.second_bridge()]).ok();
+        }
         for host in &self.hosts {
             host.remove();
         }

@@ -45,7 +45,12 @@ pub const COMPILER: PackageSet = PackageSet {
 /// Makes the root file system of the Asterisk image.
 pub const ASTERISK_CHROOT: PackageSet = PackageSet {
     purpose: "the Asterisk image",
-    packages: &["ca-certificates", "debian-archive-keyring", "debootstrap"],
+    packages: &[
+        "ca-certificates",
+        "debian-archive-keyring",
+        "debootstrap",
+        "xsltproc",
+    ],
 };
 
 /// Calls, registers and loads a PBX.

@@ -1,9 +1,12 @@
 //! Three hosts without Kubernetes, each with a real Asterisk: the same sidecar, from a YAML file, fails over in the same way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pbx_tests::bare_hosts::{BareHosts, check_file};
+use pbx_crds::report::LINK_TOO_SLOW;
+use pbx_crds::status::LinkState;
+use pbx_tests::bare_hosts::{BareHosts, check_file, replay};
 use pbx_tests::cluster::wait_until;
+use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -44,6 +47,148 @@ fn three_hosts_fail_over_when_asterisk_dies_and_when_a_cable_is_pulled() {
         }))
     })
     .unwrap();
+}
+
+#[test]
+fn flight_of_the_survivor_tells_why_it_was_promoted() {
+    let hosts = BareHosts::start("flight", 3).unwrap();
+    let first = hosts.wait_whole(PATIENCE).unwrap();
+    let epoch = hosts.report(first).unwrap().epoch;
+    hosts.kill_asterisk(first).unwrap();
+    wait_until("another active", Duration::from_secs(2), || {
+        Ok(hosts.actives().iter().any(|index| *index != first))
+    })
+    .unwrap();
+    let heir = hosts.wait_whole(PATIENCE).unwrap();
+    let new_epoch = hosts.report(heir).unwrap().epoch;
+    assert!(new_epoch > epoch);
+
+    let ending = format!("epoch-{new_epoch}-promoted.pbxflight");
+    let promotion = format!("PROMOTED under epoch {new_epoch}: AsteriskExited of pbx-{first}");
+    let file = hosts
+        .flights(heir)
+        .unwrap()
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with(&ending));
+    let (code, told) = replay(&file.unwrap(), &[]).unwrap();
+    println!("{told}");
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains(&promotion), "{promotion} is not in\n{told}");
+    assert!(
+        told.contains(&format!(
+            "from pbx-{first}: handover under epoch {new_epoch}: AsteriskExited"
+        )),
+        "{told}"
+    );
+    assert!(told.contains("the replay went as recorded"), "{told}");
+
+    let ending = format!("epoch-{epoch}-demoted.pbxflight");
+    let file = hosts
+        .flights(first)
+        .unwrap()
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with(&ending));
+    let (code, told) = replay(&file.unwrap(), &["--json"]).unwrap();
+    assert_eq!(code, 0, "{told}");
+    for part in [
+        "the guard saw Asterisk's end",
+        "nothing of Asterisk is left",
+        "left the socket",
+        "DEMOTED",
+    ] {
+        assert!(told.contains(part), "{part} is not in\n{told}");
+    }
+
+    let (code, told) = replay(&hosts.take_flight(heir).unwrap(), &[]).unwrap();
+    assert!(code == 0 && told.contains(&promotion), "{told}");
+    hosts.sidecar(heir).unwrap().signal(Signal::USR1).unwrap();
+    wait_until(
+        "the flight that was asked for",
+        Duration::from_secs(2),
+        || {
+            Ok(hosts
+                .flights(heir)?
+                .iter()
+                .any(|path| path.to_string_lossy().ends_with("-asked.pbxflight")))
+        },
+    )
+    .unwrap();
+}
+
+#[test]
+fn two_links_bear_one_cut_and_a_slow_one_is_said() {
+    let hosts = BareHosts::start_linked("links", 3).unwrap();
+    let first = hosts.wait_whole(PATIENCE).unwrap();
+    let epoch = hosts.report(first).unwrap().epoch;
+    wait_until("all links", Duration::from_secs(5), || {
+        Ok(hosts.links(first, LinkState::Up)?.len() == 4)
+    })
+    .unwrap();
+
+    let began = Instant::now();
+    hosts.host(first).cut().unwrap();
+    let on_the_cut = |name: &String| name.ends_with("/lan");
+    wait_until("the cut link to be told", Duration::from_secs(2), || {
+        let down = hosts.links(first, LinkState::Down)?;
+        Ok(down.len() == 2 && down.iter().all(on_the_cut))
+    })
+    .unwrap();
+    println!("a cut link is told after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(1));
+    // Deadtime three times over.
+    std::thread::sleep(Duration::from_millis(2400));
+    assert_eq!(hosts.actives(), [first]);
+    assert_eq!(
+        hosts.report(first).unwrap().epoch,
+        epoch,
+        "a path was left, and nothing moved"
+    );
+
+    let second_cut = Instant::now();
+    hosts.cable(first).cut().unwrap();
+    wait_until("another active", Duration::from_secs(3), || {
+        Ok(hosts.actives().iter().any(|index| *index != first))
+    })
+    .unwrap();
+    println!(
+        "both cut: another is active after {:?}",
+        second_cut.elapsed()
+    );
+    hosts.host(first).heal().unwrap();
+    hosts.cable(first).heal().unwrap();
+    let second = hosts.wait_whole(PATIENCE).unwrap();
+    wait_until("all links again", Duration::from_secs(5), || {
+        Ok(hosts.links(second, LinkState::Up)?.len() == 4)
+    })
+    .unwrap();
+
+    let _slow = hosts.slow_down(second, Duration::from_millis(175)).unwrap();
+    wait_until("the warning", Duration::from_secs(20), || {
+        let problem = hosts.report(second)?.problem;
+        Ok(problem.is_some_and(|problem| {
+            problem.reason == LINK_TOO_SLOW && problem.message.contains("/wan")
+        }))
+    })
+    .unwrap();
+    let measured = hosts.round_trips(second).unwrap();
+    println!("{measured:?}");
+    for (name, milliseconds) in &measured {
+        let is_delayed = name.ends_with("/wan");
+        assert!(
+            (*milliseconds > 250.0) == is_delayed && *milliseconds < 450.0,
+            "{measured:?}"
+        );
+    }
+    assert_eq!(hosts.actives(), [second], "slow is not silent");
+    let metrics = hosts.metrics(second).unwrap();
+    assert!(
+        metrics.contains("pbxha_heartbeat_copies_total"),
+        "{metrics}"
+    );
+    assert!(
+        !metrics.contains("reason=\"Replayed\""),
+        "a copy is no attack: {metrics}"
+    );
 }
 
 #[test]

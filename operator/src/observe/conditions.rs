@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use pbx_crds::PbxClusterStatus;
-use pbx_crds::report::Problem;
+use pbx_crds::report::{LINK_TOO_SLOW, Problem};
 use pbx_crds::status::{NodeState, NodeStatus};
 
 use super::facts::Observed;
@@ -95,6 +95,10 @@ fn redundant(observed: &Observed, status: &PbxClusterStatus) -> Verdict {
     let ready = standbys.iter().filter(is_ready).count();
     if status.active.is_some() && ready > 0 {
         let message = format!("{ready} of {} standbys could take over", standbys.len());
+        if let Some(slow) = slow_link(observed) {
+            let message = format!("{message}; {}", slow.message);
+            return verdict("Redundant", true, &slow.reason, message);
+        }
         return verdict("Redundant", true, "StandbyReady", message);
     }
     let alive = standbys.iter().any(|node| node.state != NodeState::Dead);
@@ -105,7 +109,7 @@ fn redundant(observed: &Observed, status: &PbxClusterStatus) -> Verdict {
     };
     let words: Vec<String> = standbys
         .iter()
-        .map(|node| node_problem(observed, &node.name).map_or(in_words(node), |p| p.message))
+        .map(|node| grave_problem(observed, &node.name).map_or(in_words(node), |p| p.message))
         .collect();
     verdict("Redundant", false, reason, words.join("; "))
 }
@@ -134,8 +138,20 @@ fn any_problem(observed: &Observed) -> Option<Problem> {
     observed.objects.problem.clone().or_else(|| {
         observed
             .node_names()
-            .find_map(|name| node_problem(observed, &name))
+            .find_map(|name| grave_problem(observed, &name))
     })
+}
+
+fn grave_problem(observed: &Observed, name: &str) -> Option<Problem> {
+    node_problem(observed, name).filter(|problem| problem.reason != LINK_TOO_SLOW)
+}
+
+/// Redundant it is, but a path is too slow for the timing rules: false alarms may come.
+fn slow_link(observed: &Observed) -> Option<Problem> {
+    observed
+        .node_names()
+        .filter_map(|name| node_problem(observed, &name))
+        .find(|problem| problem.reason == LINK_TOO_SLOW)
 }
 
 /// What keeps `name` from being a good node: its pod's trouble, or its sidecar's word.

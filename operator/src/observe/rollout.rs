@@ -10,6 +10,9 @@ use super::facts::{Observed, PodFacts};
 
 /// A pod that is not ready after this long stops the roll.
 pub const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(2);
+/// A new pod has to live so long before the next one goes: one that dies after its first seconds would else be the only
+/// standby, and the next move would fall into the work that its start makes for kubelet and the API server.
+pub const PROVEN_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
 /// How far the pods have come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +69,13 @@ pub fn decide(observed: &Observed, active: Option<&str>, now: Timestamp) -> Roll
     }
     if let Some(pod) = new.iter().find(|pod| !is_good(observed, pod)) {
         return awaiting(observed, pod, now);
+    }
+    if let Some(pod) = new.iter().find(|pod| now < pod.created_at + PROVEN_AFTER) {
+        let seconds = PROVEN_AFTER.as_secs();
+        return rolling(format!(
+            "waiting for pod {} to have lived {seconds} s",
+            pod.name
+        ));
     }
     if active.is_none() {
         return rolling("waiting for a node to become active".into());

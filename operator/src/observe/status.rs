@@ -53,7 +53,7 @@ pub fn is_between_actives(observed: &Observed, new: &PbxClusterStatus) -> bool {
         && observed.all_connected().any(|(_, report)| is_heir(report))
 }
 
-/// When the status will change though nothing happens: a start that takes too long.
+/// When the status will change though nothing happens: a start that takes too long, a new pod that has proven itself.
 pub fn next_change(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let starts = observed
         .pods
@@ -64,7 +64,13 @@ pub fn next_change(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
             limits.map(|limit| pod.created_at + limit)
         });
     let creation = observed.created_at + initdead(observed);
-    starts.chain([creation]).filter(|at| *at > now).min()
+    let pods = observed.pods.values();
+    let proofs = pods.map(|pod| pod.created_at + rollout::PROVEN_AFTER);
+    starts
+        .chain(proofs)
+        .chain([creation])
+        .filter(|at| *at > now)
+        .min()
 }
 
 fn initdead(observed: &Observed) -> SignedDuration {

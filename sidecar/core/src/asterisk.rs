@@ -3,12 +3,14 @@
 //! A standby's Asterisk runs slack and serves nobody: here it counts as idle. What matters is whether a
 //! deadline was ordered, since from then on it may serve, until the guard says that it ended.
 
+use serde::{Deserialize, Serialize};
+
 use crate::node::Node;
 use crate::rule::{Rule, holds};
 use crate::{BootTime, Cause, Effect, GuardEvent, Notice, Seat, Suppression};
 
 /// What may be serving here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Asterisk {
     /// The latest deadline ordered: the kernel's timer stands nowhere later.
     ordered: Option<BootTime>,
@@ -23,7 +25,7 @@ pub(crate) struct Asterisk {
 }
 
 /// What comes after the confirmation of a stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stopping {
     pub(crate) then: AfterStop,
     pub(crate) cause: Cause,
@@ -31,7 +33,7 @@ pub(crate) struct Stopping {
 }
 
 /// What a stop is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum AfterStop {
     /// To this seat, or to the best.
     HandOver(Option<Seat>),

@@ -114,8 +114,14 @@ impl Node {
         votes[self.quorum() - 1]
     }
 
-    fn quorum(&self) -> usize {
-        let voters = self.node_count() + u8::from(self.node_count().is_multiple_of(2));
-        usize::from(voters / 2) + 1
+    /// Votes that make a majority.
+    pub(crate) fn quorum(&self) -> usize {
+        self.voters() / 2 + 1
+    }
+
+    /// The configured nodes, and the witness of an even number.
+    pub(crate) fn voters(&self) -> usize {
+        let nodes = self.node_count();
+        usize::from(nodes + u8::from(nodes.is_multiple_of(2)))
     }
 }

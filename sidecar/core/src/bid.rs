@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::node::Node;
 use crate::rule::{Rule, holds};
 use crate::{Body, BootTime, Cause, Effect, Epoch, MAX_NODES, Message, Notice, Seat, Timing};
 
 /// A candidate's, or the active's, claim to an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bid {
     pub(crate) epoch: Epoch,
     /// When it began, or had a quorum last.
@@ -24,7 +26,7 @@ pub(crate) struct Bid {
 }
 
 /// Why a bid was made, for the history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Origin {
     pub(crate) cause: Cause,
     pub(crate) from: Option<Seat>,
@@ -33,7 +35,7 @@ pub(crate) struct Origin {
 }
 
 /// Why nobody is active, or would not be if the known active fell silent now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Vacancy {
     pub(crate) cause: Cause,
     pub(crate) from: Option<Seat>,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{BootTime, CallId, Cause, Epoch, LeaseWrite, Message, Record, Seat};
 
 /// One thing for the shell to do. The shell carries out all effects of a step, in order, before the next step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// Write the record (tmpfs) before anything that follows (R7).
     Record(Record),
@@ -38,7 +38,7 @@ pub enum Effect {
 
 /// A call to the API server.
 #[allow(clippy::large_enum_variant, reason = "the core does not allocate")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ApiCall {
     /// GET of the Lease without a resourceVersion (R14).
     Read,

@@ -1,12 +1,14 @@
 //! The vote: whom it is given to, and when it comes back (R5, R6, R7, R10, R11).
 
+use serde::{Deserialize, Serialize};
+
 use crate::bid::Vacancy;
 use crate::node::Node;
 use crate::rule::{Rule, holds};
 use crate::{Body, BootTime, Cause, Effect, Epoch, Incarnation, Message, Occupant, Seat, Timing};
 
 /// A vote given to a peer: no other gets it before it lapses or is released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Grant {
     pub(crate) candidate: Seat,
     pub(crate) occupant: Occupant,

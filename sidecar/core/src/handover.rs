@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::asterisk::AfterStop;
 use crate::bid::{Origin, Vacancy};
 use crate::node::Node;
@@ -9,7 +11,7 @@ use crate::rule::{Rule, holds};
 use crate::{Body, BootTime, Cause, Effect, Epoch, Message, Notice, Seat, Suppression};
 
 /// Whom the vote was handed to, until it beats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Heir {
     pub(crate) seat: Seat,
     pub(crate) epoch: Epoch,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{BootTime, Cause, Epoch, LeaseView, Message, Seat};
 
 /// One event, applied by [`crate::Node::step`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// Time passed: due at [`crate::Node::next_deadline`], harmless at any other moment.
     Tick,
@@ -32,7 +32,7 @@ pub struct CallId(pub u64);
 
 /// What came of an API call. A call that timed out is never answered later (R14).
 #[allow(clippy::large_enum_variant, reason = "the core does not allocate")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ApiAnswer {
     /// The Lease as read, or as it stands after our write.
     Lease(LeaseView),
@@ -45,7 +45,7 @@ pub enum ApiAnswer {
 }
 
 /// What the guard confirms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuardEvent {
     /// The kernel's timer stands at this deadline: Asterisk cannot outlive it.
     Armed {
@@ -67,7 +67,7 @@ pub enum GuardEvent {
 }
 
 /// How this node is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
     /// Asterisk runs, is fully booted, and may be promoted: the shell has seen that the traffic points elsewhere (Pod mode).
     pub is_ready: bool,
@@ -78,7 +78,7 @@ pub struct Condition {
 }
 
 /// What people and the shell ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Hand over, to this seat or to the best standby.
     Switchover {

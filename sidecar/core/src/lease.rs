@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Epoch, Incarnation, MAX_NODES, Occupant, Seat};
 
 /// The Lease as it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseView {
     /// The object's UID: a Lease made anew is another Lease (R9).
     pub uid: u128,
@@ -18,7 +18,7 @@ pub struct LeaseView {
 }
 
 /// A write, valid only on the version it is based on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseWrite {
     /// UID of the object read.
     pub uid: u128,

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::node::Node;
 use crate::observation::Observation;
 use crate::rule::{Rule, holds};
@@ -12,7 +14,7 @@ use crate::{
 };
 
 /// What a node knows of the Lease, and the call that is on its way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Witness {
     pub(crate) seen: Option<Observation>,
     pub(crate) call: Option<OpenCall>,
@@ -34,7 +36,7 @@ pub(crate) struct Witness {
     pub(crate) hint_interval: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct OpenCall {
     pub(crate) id: CallId,
     pub(crate) purpose: Purpose,
@@ -42,7 +44,7 @@ pub(crate) struct OpenCall {
 }
 
 /// What a call is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {
     Read,
     /// Take or renew.

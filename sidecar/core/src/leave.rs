@@ -5,18 +5,20 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::asterisk::AfterStop;
 use crate::node::Node;
 use crate::{Body, BootTime, Cause, Effect, Message, Notice, Seats};
 
 /// How far the leaving has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Leaving {
     since: BootTime,
     stage: Stage,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// Hands over, frees, and still votes.
     Told {

@@ -34,6 +34,7 @@
 
 mod asterisk;
 mod authority;
+mod ballot;
 mod beat;
 mod bid;
 mod cause;
@@ -64,6 +65,7 @@ mod timing;
 mod view;
 mod witness;
 
+pub use ballot::{Ballot, BidView};
 pub use cause::Cause;
 pub use effect::{ApiCall, Effect, Notice, Suppression};
 pub use identity::{Epoch, Incarnation, MAX_NODES, Occupant, Seat};

@@ -1,9 +1,11 @@
 //! What travels between nodes. The shell encrypts and authenticates it (I6); the core trusts what it is given.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{BootTime, Cause, Epoch, Incarnation, Occupant, Seat};
 
 /// One datagram between two nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The sender's seat.
     pub from: Seat,
@@ -26,7 +28,7 @@ pub struct Message {
 }
 
 /// What a node says of itself with every message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerCondition {
     /// Asterisk is fully booted and could serve now.
     pub is_ready: bool,
@@ -37,7 +39,7 @@ pub struct PeerCondition {
 }
 
 /// The kinds of message (DESIGN section 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// I live, and bid for nothing.
     Hello,

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::asterisk::Asterisk;
 use crate::bid::{Bid, Vacancy};
 use crate::grant::Grant;
@@ -27,7 +29,7 @@ use crate::{
 /// - [`Node::view`] is what the rest of the sidecar may see.
 ///
 /// Time is an argument: the node's own `CLOCK_BOOTTIME`. A step never goes back behind an earlier one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
     pub(crate) settings: Settings,
     pub(crate) incarnation: Incarnation,

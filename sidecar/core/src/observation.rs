@@ -1,9 +1,11 @@
 //! The Lease as watched: since when it is unchanged (R9).
 
+use serde::{Deserialize, Serialize};
+
 use crate::{BootTime, LeaseView};
 
 /// What was read, and since when it has not changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Observation {
     pub(crate) lease: LeaseView,
     /// When the answer of the first read of this very version arrived.

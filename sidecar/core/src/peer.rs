@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::node::Node;
 use crate::{Body, BootTime, Effect, Incarnation, Message, Occupant, PeerCondition, Seat};
 
 /// A peer, by seat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Peer {
     pub(crate) occupant: Option<Occupant>,
     pub(crate) incarnation: Incarnation,

@@ -2,6 +2,8 @@
 //!
 //! What is not here: requests and vacations by the operator, which writes them itself.
 
+use serde::{Deserialize, Serialize};
+
 use crate::lease_calls::Purpose;
 use crate::node::Node;
 use crate::rule::{Rule, holds};
@@ -10,7 +12,7 @@ use crate::{
 };
 
 /// The seat map as this node goes by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Membership {
     /// `None`: not read yet, no vote (R13 rule 5).
     pub(crate) seats: Option<Seats>,

@@ -1,9 +1,11 @@
 //! What a node is given once: its place, its timing, and what it finds when it starts.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{BootTime, Incarnation, Occupant, Record, Seat, Seats, Timing};
 
 /// What does not change while the sidecar runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// This node's place.
     pub seat: Seat,
@@ -23,7 +25,7 @@ pub struct Settings {
 }
 
 /// What a sidecar finds when it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// The node's clock.
     pub now: BootTime,
@@ -36,7 +38,7 @@ pub struct Start {
 }
 
 /// What the guard says to a sidecar that starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FoundAtStart {
     /// Asterisk does not run.
     Nothing,

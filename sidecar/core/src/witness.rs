@@ -11,12 +11,25 @@ use crate::rule::{Rule, holds};
 use crate::{BootTime, Holder, LeaseContent};
 
 impl Node {
-    /// Alone for so long that the witness is held for longer.
+    /// Alone for so long that the witness is held for longer: after 5 T, or at once where nobody sits in another seat.
+    /// Then nobody could take over sooner (a newcomer fills a seat and waits out its quarantine first), and the API server
+    /// is at its busiest: the time of a rollout.
     pub(crate) fn is_alone(&self, now: BootTime) -> bool {
-        let patience = self.settings.timing.deadtime * 5;
+        let patience = if self.is_only_occupant() {
+            Duration::ZERO
+        } else {
+            self.settings.timing.deadtime * 5
+        };
         self.witness
             .wanted_since
             .is_some_and(|since| now >= since.after(patience))
+    }
+
+    fn is_only_occupant(&self) -> bool {
+        self.membership.seats.is_some_and(|seats| {
+            self.peer_seats()
+                .all(|seat| seats.occupants[usize::from(seat.0)].is_none())
+        })
     }
 
     /// When a call is due, or its deadline.

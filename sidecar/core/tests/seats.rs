@@ -114,6 +114,19 @@ fn a_leaver_is_dismissed_as_soon_as_the_active_rests_on_other_votes() {
 }
 
 #[test]
+fn with_every_other_seat_empty_the_witness_is_held_long_at_once() {
+    let mut world = World::new(2, 4);
+    world.run_for(40_000);
+    let standby = 1 - world.active().unwrap();
+    world.roll(standby);
+    // Its seat is empty after Tq; its successor fills it a second later.
+    world.run_for(1_500);
+    let content = world.api.lease.unwrap().content;
+    assert_eq!(content.seats.occupants[standby], None);
+    assert_eq!(content.hold, Duration::from_secs(15));
+}
+
+#[test]
 fn the_last_node_that_leaves_empties_its_seat_and_its_successor_serves() {
     let mut world = World::new(2, 3);
     world.run_for(40_000);

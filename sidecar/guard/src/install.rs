@@ -1,5 +1,5 @@
-//! `pbx-guard install`: copies this binary into a directory, for the init container that brings the
-//! guard into a pod whose Asterisk image knows nothing of it.
+//! `pbx-guard install`: copies this binary into a directory, for the containers of an Asterisk image that knows nothing
+//! of it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

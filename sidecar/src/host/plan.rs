@@ -1,6 +1,7 @@
 //! The `network` part of the sidecar's file, checked as a whole: which addresses float, on which links, and what is fenced. Pure.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use pbx_crds::cluster::Protocol;
 use pbx_crds::sidecar_config::{FencedPorts, NetworkConfig, SidecarConfig, VipConfig};
@@ -150,11 +151,7 @@ fn check_use(
     problems: &mut Vec<String>,
 ) {
     let ip = address.ip;
-    let peers = file.nodes.iter().filter_map(|peer| peer.address);
-    if peers
-        .chain([file.heartbeat.listen])
-        .any(|own| own.ip() == ip)
-    {
+    if heartbeat_addresses(file).any(|own| own.ip() == ip) {
         problems.push(format!(
             "network.vip[{at}].address: {ip} is where heartbeats go: give the heartbeats the host's own address"
         ));
@@ -166,12 +163,21 @@ fn check_use(
     }
 }
 
+fn heartbeat_addresses(file: &SidecarConfig) -> impl Iterator<Item = SocketAddr> + '_ {
+    let peers = file.nodes.iter().flat_map(|peer| {
+        let links = peer.addresses.iter().map(|link| link.address);
+        peer.address.into_iter().chain(links)
+    });
+    peers.chain(file.heartbeat.listen)
+}
+
 fn ports(
     file: &SidecarConfig,
     network: &NetworkConfig,
     problems: &mut Vec<String>,
 ) -> Vec<PortRange> {
-    let heartbeats = crate::config::heartbeat_port(file);
+    let mut heartbeats: BTreeSet<u16> = heartbeat_addresses(file).map(|own| own.port()).collect();
+    heartbeats.insert(crate::config::heartbeat_port(file));
     let mut ranges = Vec::new();
     for (at, ports) in network.fence.ports.iter().enumerate() {
         let range = range_of(ports);
@@ -183,9 +189,11 @@ fn ports(
                 range.first, range.last
             ));
         }
-        if range.protocol == Protocol::Udp && holds(heartbeats) {
+        if let (Protocol::Udp, Some(port)) =
+            (range.protocol, heartbeats.iter().find(|port| holds(**port)))
+        {
             problems.push(format!(
-                "{path}: holds the heartbeats' port {heartbeats}: without them no node is ever active; leave it out"
+                "{path}: holds the heartbeats' port {port}: without them no node is ever active; leave it out"
             ));
         }
         if range.protocol == Protocol::Tcp && holds(file.http.port()) {

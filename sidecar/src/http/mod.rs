@@ -16,13 +16,17 @@ use axum::routing::get;
 use futures::Stream;
 use pbx_crds::names::REPORT_STREAM_PATH;
 use pbx_crds::report::{Report, ReportedRole};
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Seconds};
+use crate::recorder::keeper::FlightDoor;
 
 /// Streams at a time: the operator's replicas and a few people.
 const MAX_STREAMS: usize = 32;
+/// Of a flight.
+const PIECE_BYTES: usize = 64 << 10;
 /// An empty line this often shows a reader that the stream lives.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// A core that made no step for so long is stuck: its ticks come every keepalive.
@@ -33,6 +37,7 @@ struct Shared {
     report: watch::Receiver<Arc<Report>>,
     metrics: Metrics,
     streams: Arc<Semaphore>,
+    door: FlightDoor,
 }
 
 /// Serves on `address` until the process ends.
@@ -40,11 +45,13 @@ pub async fn serve(
     address: SocketAddr,
     report: watch::Receiver<Arc<Report>>,
     metrics: Metrics,
+    door: FlightDoor,
 ) -> std::io::Result<()> {
     let shared = Shared {
         report,
         metrics,
         streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        door,
     };
     let router = Router::new()
         .route("/status", get(status))
@@ -53,13 +60,43 @@ pub async fn serve(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
+        .route("/debug/flight", get(flight))
         .with_state(shared);
     axum::serve(TcpListener::bind(address).await?, router).await
 }
 
+/// The report, and what changes too often to be told to streams and the operator.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    link_times: Vec<LinkTime>,
+}
+
+/// A link's smoothed measurements.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LinkTime {
+    name: String,
+    round_trip_ms: f64,
+    jitter_ms: f64,
+}
+
 async fn status(State(shared): State<Shared>) -> Response {
     let report = shared.report.borrow().clone();
-    let mut text = serde_json::to_string_pretty(&*report).expect("a report is JSON");
+    let links = shared.metrics.all_links().filter(|link| link.is_measured());
+    let milliseconds = |gauge: &Seconds| (gauge.get() * 1e6).round() / 1e3;
+    let link_times = links.map(|link| LinkTime {
+        name: link.name.clone(),
+        round_trip_ms: milliseconds(&link.round_trip),
+        jitter_ms: milliseconds(&link.jitter),
+    });
+    let status = Status {
+        report: &report,
+        link_times: link_times.collect(),
+    };
+    let mut text = serde_json::to_string_pretty(&status).expect("a report is JSON");
     text.push('\n');
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
@@ -130,4 +167,31 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 async fn metrics_text(State(shared): State<Shared>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], shared.metrics.text()).into_response()
+}
+
+/// In pieces, so that the reader's place is free only when it has nearly all.
+fn pieces(
+    bytes: Bytes,
+    place: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    futures::stream::unfold((bytes, place), |(mut rest, place)| async move {
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        (!piece.is_empty()).then(|| (Ok(piece), (rest, place)))
+    })
+}
+
+/// What the flight recorder holds: `pbx-sidecar replay` reads it.
+async fn flight(State(shared): State<Shared>) -> Response {
+    match shared.door.take().await {
+        Some((bytes, place)) => {
+            let body = Body::from_stream(pieces(bytes.into(), place));
+            ([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
+        }
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::RETRY_AFTER, "1")],
+            "a flight was taken just now, or two are being read: ask again in a second\n",
+        )
+            .into_response(),
+    }
 }

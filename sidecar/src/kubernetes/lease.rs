@@ -1,5 +1,7 @@
 //! The witness: GET and PATCH of the Lease as the core asks for them (R9, R14).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -18,7 +20,12 @@ use super::{KubeError, format_uid, parse_uid, within};
 /// The Lease of one cluster.
 #[derive(Clone)]
 pub struct WitnessLease {
-    api: Api<Lease>,
+    /// Each over a connection of its own.
+    apis: [Api<Lease>; 2],
+    /// Which of them is used.
+    current: Arc<AtomicUsize>,
+    /// Calls in a row that failed.
+    failures: Arc<AtomicUsize>,
     cluster: String,
     name: String,
     deadline: Duration,
@@ -26,15 +33,20 @@ pub struct WitnessLease {
 
 impl WitnessLease {
     /// The Lease `name` of `cluster` in `namespace`; each call fails after `deadline`.
+    ///
+    /// Two clients, which must not share a connection: one that has lost a packet answers nothing until TCP has repeated
+    /// it, 0.2 s and more later, and a failover may wait for just this call. The second connects when it is needed.
     pub fn new(
-        client: Client,
+        clients: [Client; 2],
         namespace: &str,
         cluster: &str,
         name: &str,
         deadline: Duration,
     ) -> Self {
         Self {
-            api: Api::namespaced(client, namespace),
+            apis: clients.map(|client| Api::namespaced(client, namespace)),
+            current: Arc::default(),
+            failures: Arc::default(),
             cluster: cluster.to_owned(),
             name: name.to_owned(),
             deadline,
@@ -48,14 +60,37 @@ impl WitnessLease {
             ApiCall::Write(write) => self.write(write).await,
         };
         match result {
-            Ok(answer) => (answer, true),
+            Ok(answer) => {
+                self.note_answer();
+                (answer, true)
+            }
             Err(error) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "witness call failed"
-                );
+                self.note_failure(&error);
                 (ApiAnswer::Failed, error.is_answered())
             }
+        }
+    }
+
+    fn api(&self) -> &Api<Lease> {
+        &self.apis[self.current.load(Ordering::Relaxed)]
+    }
+
+    fn note_answer(&self) {
+        let failures = self.failures.swap(0, Ordering::Relaxed);
+        if failures > 0 {
+            tracing::info!(failures, "the witness answers again");
+        }
+    }
+
+    fn note_failure(&self, error: &KubeError) {
+        if !error.is_answered() {
+            self.current.fetch_xor(1, Ordering::Relaxed);
+        }
+        if self.failures.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "a call to the witness failed: trying on"
+            );
         }
     }
 
@@ -64,7 +99,7 @@ impl WitnessLease {
             "read Lease",
             &self.name,
             self.deadline,
-            self.api.get(&self.name),
+            self.api().get(&self.name),
         )
         .await
         {
@@ -80,7 +115,7 @@ impl WitnessLease {
             field_manager: Some(names::SIDECAR_MANAGER.into()),
             ..PatchParams::default()
         };
-        let call = self.api.patch(&self.name, &params, &patch);
+        let call = self.api().patch(&self.name, &params, &patch);
         match within("write Lease", &self.name, self.deadline, call).await {
             Ok(written) => Ok(view(&written).map_or(ApiAnswer::Conflict, ApiAnswer::Lease)),
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(ApiAnswer::Conflict),

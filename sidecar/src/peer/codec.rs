@@ -1,12 +1,14 @@
 //! Bytes of a datagram's payload: little-endian, fixed layout, a kind byte first. Pure, bounded, fuzzed by proptest.
 //!
 //! Who sent it stands in the authenticated header ([`super::seal`]); the payload carries the rest of the core's message
-//! and a digest of the sender's ledger, so that peers notice when they know different histories.
+//! a digest of the sender's ledger, so that peers notice when they know different histories, and what measures the link.
 
 use pbx_core::{
     Body, BootTime, Cause, Epoch, Incarnation, MAX_NODES, Message, Occupant, PeerCondition, Seat,
 };
 use thiserror::Error;
+
+use super::meter::Probe;
 
 /// The largest payload: what fits an Ethernet frame with the header and the tag.
 pub const MAX_PAYLOAD_BYTES: usize = 1300;
@@ -20,6 +22,8 @@ pub enum Payload {
         message: Message,
         /// Digest of the sender's ledger.
         ledger_digest: u64,
+        /// Of the link that it came over.
+        probe: Probe,
     },
     /// A part of a ledger, as JSON.
     Ledger(Vec<u8>),
@@ -44,7 +48,7 @@ const FLAG_READY: u8 = 1;
 const FLAG_API: u8 = 2;
 
 /// Appends a message of the core to `out`.
-pub fn encode_core(message: &Message, ledger_digest: u64, out: &mut Vec<u8>) {
+pub fn encode_core(message: &Message, ledger_digest: u64, probe: Probe, out: &mut Vec<u8>) {
     let kind = match message.body {
         Body::Hello => 0,
         Body::Beat { .. } => 1,
@@ -64,6 +68,8 @@ pub fn encode_core(message: &Message, ledger_digest: u64, out: &mut Vec<u8>) {
     out.extend(message.epoch.0.to_le_bytes());
     out.extend(message.sent_at.0.to_le_bytes());
     out.extend(ledger_digest.to_le_bytes());
+    out.extend(probe.echo.0.to_le_bytes());
+    out.extend(probe.held_us.to_le_bytes());
     match message.body {
         Body::Beat { is_active } => out.push(u8::from(is_active)),
         Body::Ack { beat_sent_at } => out.extend(beat_sent_at.0.to_le_bytes()),
@@ -103,6 +109,10 @@ pub fn decode(from: Seat, occupant: Occupant, bytes: &[u8]) -> Result<Payload, C
     let (incarnation, to_incarnation) = (Incarnation(reader.u64()?), Incarnation(reader.u64()?));
     let (epoch, sent_at) = (Epoch(reader.u64()?), BootTime(reader.u64()?));
     let ledger_digest = reader.u64()?;
+    let probe = Probe {
+        echo: BootTime(reader.u64()?),
+        held_us: reader.u32()?,
+    };
     let body = body(kind, &mut reader)?;
     if !reader.0.is_empty() {
         return Err(CodecError::Trailing);
@@ -121,6 +131,7 @@ pub fn decode(from: Seat, occupant: Occupant, bytes: &[u8]) -> Result<Payload, C
     Ok(Payload::Core {
         message,
         ledger_digest,
+        probe,
     })
 }
 
@@ -218,6 +229,11 @@ mod tests {
 
     use super::*;
 
+    const PROBE: Probe = Probe {
+        echo: BootTime(12),
+        held_us: 13,
+    };
+
     fn message(body: Body) -> Message {
         Message {
             from: Seat(1),
@@ -257,13 +273,14 @@ mod tests {
         ];
         for body in handovers.into_iter().chain(others) {
             let mut bytes = Vec::new();
-            encode_core(&message(body), 11, &mut bytes);
+            encode_core(&message(body), 11, PROBE, &mut bytes);
             let read = decode(Seat(1), Occupant(77), &bytes);
             assert_eq!(
                 read,
                 Ok(Payload::Core {
                     message: message(body),
-                    ledger_digest: 11
+                    ledger_digest: 11,
+                    probe: PROBE,
                 })
             );
             assert!(bytes.len() <= MAX_PAYLOAD_BYTES);

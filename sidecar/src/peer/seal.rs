@@ -1,10 +1,12 @@
 //! Authenticated encryption of datagrams (I6): ChaCha20-Poly1305 under a key of the sender's session, derived by HKDF-SHA-256
 //! from the cluster's key. A nonce is a counter that never repeats within a session, and a session never returns.
 //!
-//!     version 1 | seat 1 | occupant 16 | started_us 8 | random 8 | counter 8 | ciphertext | tag 16
+//!     version 1 | seat 1 | occupant 16 | started_us 8 | random 8 | link 4 bits, counter 60 bits | ciphertext | tag 16
 //!
-//! The first 42 bytes are the additional data. A receiver keeps the newest session of each occupant, by `started_us`, and a
-//! window of 1024 counters in it; everything older is a replay. Out of scope: hiding who talks to whom.
+//! The first 42 bytes are the additional data. What goes over several links is sealed for each, under one counter: so the link is
+//! authentic, no nonce is used twice, and the second copy is told from a replay. A receiver keeps the newest session of each
+//! occupant, by `started_us`, and windows of 1024 counters in it, one of all and one for each link; everything older is a replay.
+//! Out of scope: hiding who talks to whom.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,16 +16,18 @@ use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 
+use super::MAX_LINKS;
 use super::codec::{self, CodecError, Payload};
+use super::window::Window;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes before the ciphertext.
 pub const HEADER_BYTES: usize = 42;
 const TAG_BYTES: usize = 16;
 /// The largest datagram.
 pub const MAX_DATAGRAM_BYTES: usize = HEADER_BYTES + codec::MAX_PAYLOAD_BYTES + TAG_BYTES;
-const WINDOW_WORDS: usize = 16;
-const WINDOW_COUNTERS: u64 = (WINDOW_WORDS * 64) as u64;
+/// The link stands above the counter, which no sender exhausts.
+const LINK_SHIFT: u32 = 60;
 /// Occupants whose sessions are remembered; more than the seats, since pods are replaced.
 const KEPT_SESSIONS: usize = 16;
 
@@ -100,6 +104,8 @@ impl ClusterKey {
 pub struct Sealer {
     key: LessSafeKey,
     header: Header,
+    /// The links that the present message was sealed for.
+    sealed: u32,
 }
 
 impl Sealer {
@@ -117,24 +123,40 @@ impl Sealer {
             occupant,
             started_us,
             random: u64::from_le_bytes(random),
+            link: 0,
             counter: 0,
         };
         Ok(Self {
             key: cluster.session(&header),
             header,
+            sealed: 0,
         })
     }
 
-    /// Seals the payload that `write` appends, into `datagram`.
-    pub fn seal(&mut self, datagram: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Begins the next message: what is sealed until the following one are its copies.
+    pub fn begin(&mut self) {
         self.header.counter += 1;
+        self.sealed = 0;
+    }
+
+    /// Seals the copy for `link` of the present message, whose payload `write` appends, into `datagram`.
+    pub fn seal(&mut self, link: usize, datagram: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        assert!(
+            link < MAX_LINKS && self.sealed & 1 << link == 0,
+            "a nonce is used once"
+        );
+        self.sealed |= 1 << link;
+        let header = Header {
+            link: link as u8,
+            ..self.header
+        };
         datagram.clear();
-        self.header.encode(datagram);
+        header.encode(datagram);
         write(datagram);
         let (head, body) = datagram.split_at_mut(HEADER_BYTES);
         let tag = self
             .key
-            .seal_in_place_separate_tag(nonce(self.header.counter), Aad::from(&head), body)
+            .seal_in_place_separate_tag(header.nonce(), Aad::from(&head), body)
             .expect("a payload is far below the cipher's limit");
         datagram.extend(tag.as_ref());
     }
@@ -146,10 +168,26 @@ pub struct Opener {
     sessions: Vec<Session>,
 }
 
+/// An authentic datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Who sent it.
+    pub seat: Seat,
+    /// Over which link.
+    pub link: usize,
+    /// It came over another link before: nothing new, but the link works.
+    pub is_copy: bool,
+    /// What it says.
+    pub payload: Payload,
+}
+
 struct Session {
     header: Header,
     key: LessSafeKey,
+    /// What came over any link.
     window: Window,
+    /// What came over each.
+    links: [Window; MAX_LINKS],
 }
 
 impl Opener {
@@ -162,7 +200,7 @@ impl Opener {
     }
 
     /// Opens a datagram in place.
-    pub fn open(&mut self, datagram: &mut [u8]) -> Result<(Seat, Occupant, Payload), OpenError> {
+    pub fn open(&mut self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
         if datagram.len() > MAX_DATAGRAM_BYTES || datagram.len() < HEADER_BYTES + TAG_BYTES {
             return Err(OpenError::Malformed);
         }
@@ -173,7 +211,7 @@ impl Opener {
             .position(|session| session.header.occupant == header.occupant);
         match known {
             Some(at) if self.sessions[at].header.is_same_session(&header) => {
-                self.open_known(at, &header, datagram)
+                self.sessions[at].open(&header, datagram)
             }
             Some(at) if header.started_us <= self.sessions[at].header.started_us => {
                 Err(OpenError::Replayed)
@@ -182,46 +220,55 @@ impl Opener {
         }
     }
 
-    fn open_known(
-        &mut self,
-        at: usize,
-        header: &Header,
-        datagram: &mut [u8],
-    ) -> Result<(Seat, Occupant, Payload), OpenError> {
-        let session = &mut self.sessions[at];
-        if session.window.has_seen(header.counter) {
-            return Err(OpenError::Replayed);
-        }
-        let payload = decrypt(&session.key, header, datagram)?;
-        session.window.note(header.counter);
-        Ok((header.seat, header.occupant, payload?))
-    }
-
     /// A session counts only once a datagram of it proved authentic.
     fn open_new(
         &mut self,
         known: Option<usize>,
         header: &Header,
         datagram: &mut [u8],
-    ) -> Result<(Seat, Occupant, Payload), OpenError> {
-        let key = self.cluster.session(header);
-        let payload = decrypt(&key, header, datagram)?;
-        let mut window = Window::default();
-        window.note(header.counter);
-        let session = Session {
+    ) -> Result<Opened, OpenError> {
+        let mut session = Session {
             header: *header,
-            key,
-            window,
+            key: self.cluster.session(header),
+            window: Window::default(),
+            links: Default::default(),
         };
+        let opened = session.open(header, datagram);
+        if matches!(opened, Ok(_) | Err(OpenError::Payload(_))) {
+            self.keep(known, session);
+        }
+        opened
+    }
+
+    fn keep(&mut self, known: Option<usize>, session: Session) {
         if let Some(at) = known {
             self.sessions[at] = session;
-        } else {
-            if self.sessions.len() == KEPT_SESSIONS {
-                self.sessions.remove(0);
-            }
-            self.sessions.push(session);
+            return;
         }
-        Ok((header.seat, header.occupant, payload?))
+        if self.sessions.len() == KEPT_SESSIONS {
+            self.sessions.remove(0);
+        }
+        self.sessions.push(session);
+    }
+}
+
+impl Session {
+    /// A copy over another link is authentic news of that link alone; the same over the same link is a replay.
+    fn open(&mut self, header: &Header, datagram: &mut [u8]) -> Result<Opened, OpenError> {
+        let link = usize::from(header.link);
+        if self.window.is_too_old(header.counter) || self.links[link].has_seen(header.counter) {
+            return Err(OpenError::Replayed);
+        }
+        let payload = decrypt(&self.key, header, datagram)?;
+        let is_copy = self.window.has_seen(header.counter);
+        self.window.note(header.counter);
+        self.links[link].note(header.counter);
+        Ok(Opened {
+            seat: header.seat,
+            link,
+            is_copy,
+            payload: payload?,
+        })
     }
 }
 
@@ -233,15 +280,9 @@ fn decrypt(
 ) -> Result<Result<Payload, CodecError>, OpenError> {
     let (head, body) = datagram.split_at_mut(HEADER_BYTES);
     let plain = key
-        .open_in_place(nonce(header.counter), Aad::from(&head), body)
+        .open_in_place(header.nonce(), Aad::from(&head), body)
         .map_err(|_| OpenError::WrongKey)?;
     Ok(codec::decode(header.seat, header.occupant, plain))
-}
-
-fn nonce(counter: u64) -> Nonce {
-    let mut bytes = [0; 12];
-    bytes[4..].copy_from_slice(&counter.to_be_bytes());
-    Nonce::assume_unique_for_key(bytes)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,16 +291,28 @@ struct Header {
     occupant: Occupant,
     started_us: u64,
     random: u64,
+    link: u8,
     counter: u64,
 }
 
 impl Header {
+    /// Unique within the session: a counter, and the link of the copy.
+    fn nonce(&self) -> Nonce {
+        let mut bytes = [0; 12];
+        bytes[4..].copy_from_slice(&self.link_and_counter().to_be_bytes());
+        Nonce::assume_unique_for_key(bytes)
+    }
+
+    fn link_and_counter(&self) -> u64 {
+        u64::from(self.link) << LINK_SHIFT | self.counter
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend([VERSION, self.seat.0]);
         out.extend(self.occupant.0.to_le_bytes());
         out.extend(self.started_us.to_le_bytes());
         out.extend(self.random.to_le_bytes());
-        out.extend(self.counter.to_le_bytes());
+        out.extend(self.link_and_counter().to_le_bytes());
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, OpenError> {
@@ -277,12 +330,18 @@ impl Header {
             return Err(OpenError::Malformed);
         }
         let seat = codec::seat(bytes[1]).map_err(|_| OpenError::Malformed)?;
+        let link_and_counter = u64_at(34)?;
+        let link = (link_and_counter >> LINK_SHIFT) as u8;
+        if usize::from(link) >= MAX_LINKS {
+            return Err(OpenError::Malformed);
+        }
         Ok(Self {
             seat,
             occupant: Occupant(occupant),
             started_us: u64_at(18)?,
             random: u64_at(26)?,
-            counter: u64_at(34)?,
+            link,
+            counter: link_and_counter & ((1 << LINK_SHIFT) - 1),
         })
     }
 
@@ -291,44 +350,11 @@ impl Header {
     }
 }
 
-/// Which of the last 1024 counters were seen.
-#[derive(Default)]
-struct Window {
-    highest: u64,
-    seen: [u64; WINDOW_WORDS],
-}
-
-impl Window {
-    fn has_seen(&self, counter: u64) -> bool {
-        if counter + WINDOW_COUNTERS <= self.highest {
-            return true;
-        }
-        counter <= self.highest && self.seen[Self::word(counter)] & Self::bit(counter) != 0
-    }
-
-    fn note(&mut self, counter: u64) {
-        let steps = counter.saturating_sub(self.highest).min(WINDOW_COUNTERS);
-        for step in 0..steps {
-            let passed = counter - step;
-            self.seen[Self::word(passed)] &= !Self::bit(passed);
-        }
-        self.highest = self.highest.max(counter);
-        self.seen[Self::word(counter)] |= Self::bit(counter);
-    }
-
-    fn word(counter: u64) -> usize {
-        (counter / 64) as usize % WINDOW_WORDS
-    }
-
-    fn bit(counter: u64) -> u64 {
-        1 << (counter % 64)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::window::WINDOW_COUNTERS;
     use super::*;
 
     fn key(byte: u8) -> ClusterKey {
@@ -336,9 +362,23 @@ mod tests {
     }
 
     fn sealed(sealer: &mut Sealer) -> Vec<u8> {
+        sealer.begin();
+        copy(sealer, 0)
+    }
+
+    fn copy(sealer: &mut Sealer, link: usize) -> Vec<u8> {
         let mut datagram = Vec::new();
-        sealer.seal(&mut datagram, |out| codec::encode_ledger(b"{}", out));
+        sealer.seal(link, &mut datagram, |out| codec::encode_ledger(b"{}", out));
         datagram
+    }
+
+    fn opened(link: usize, is_copy: bool) -> Opened {
+        Opened {
+            seat: Seat(1),
+            link,
+            is_copy,
+            payload: Payload::Ledger(b"{}".to_vec()),
+        }
     }
 
     #[test]
@@ -347,11 +387,44 @@ mod tests {
         let mut opener = Opener::new(key(1));
         let datagram = sealed(&mut sealer);
         let first = opener.open(&mut datagram.clone());
-        assert_eq!(
-            first,
-            Ok((Seat(1), Occupant(9), Payload::Ledger(b"{}".to_vec())))
-        );
+        assert_eq!(first, Ok(opened(0, false)));
         assert_eq!(opener.open(&mut datagram.clone()), Err(OpenError::Replayed));
+    }
+
+    #[test]
+    fn a_copy_over_another_link_is_told_from_a_replay() {
+        let mut sealer = Sealer::new(&key(1), Seat(1), Occupant(9)).unwrap();
+        let mut opener = Opener::new(key(1));
+        for _ in 0..3 {
+            sealer.begin();
+            let copies = [0, 1].map(|link| copy(&mut sealer, link));
+            assert_ne!(copies[0][HEADER_BYTES..], copies[1][HEADER_BYTES..]);
+            assert_eq!(opener.open(&mut copies[1].clone()), Ok(opened(1, false)));
+            assert_eq!(opener.open(&mut copies[0].clone()), Ok(opened(0, true)));
+            for copy in &copies {
+                assert_eq!(opener.open(&mut copy.clone()), Err(OpenError::Replayed));
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_moves_a_datagram_to_another_link() {
+        let mut sealer = Sealer::new(&key(1), Seat(1), Occupant(9)).unwrap();
+        let mut opener = Opener::new(key(1));
+        let mut datagram = sealed(&mut sealer);
+        assert!(opener.open(&mut datagram.clone()).is_ok());
+        datagram[HEADER_BYTES - 1] |= 1 << 4;
+        assert_eq!(opener.open(&mut datagram), Err(OpenError::WrongKey));
+        datagram[HEADER_BYTES - 1] |= 1 << 7;
+        assert_eq!(opener.open(&mut datagram), Err(OpenError::Malformed));
+    }
+
+    #[test]
+    #[should_panic(expected = "a nonce is used once")]
+    fn a_message_is_sealed_once_for_each_link() {
+        let mut sealer = Sealer::new(&key(1), Seat(1), Occupant(9)).unwrap();
+        sealed(&mut sealer);
+        copy(&mut sealer, 0);
     }
 
     #[test]

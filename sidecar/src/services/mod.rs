@@ -31,7 +31,8 @@ use crate::kubernetes::KubeError;
 use crate::kubernetes::lease::WitnessLease;
 use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
-use crate::report::{Known, build_report};
+use crate::recorder::entry::Mark;
+use crate::report::{Known, build_report, slow_link};
 
 pub use self::host::Host;
 
@@ -120,7 +121,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Builds the configuration and starts the tasks that look at the API.
+    /// Starts the tasks that look at the API.
     pub fn start(
         checked: Arc<Checked>,
         objects: Option<Objects>,
@@ -133,7 +134,7 @@ impl Services {
         let needs_traffic_read = objects
             .as_ref()
             .is_some_and(|objects| objects.traffic.is_some());
-        let mut services = Self {
+        let services = Self {
             supervisor: Supervisor::new(needs_traffic_read),
             checked,
             objects,
@@ -155,7 +156,6 @@ impl Services {
             crash: None,
             fault: None,
         };
-        services.configure();
         services.note_ledger();
         if let Some(objects) = &services.objects {
             api_watch::spawn(
@@ -233,7 +233,9 @@ impl Services {
             self.metrics.clone(),
         );
         spawn_local(async move {
+            let _ = to_core.try_send(ToCore::Mark(now(), Mark::LeaseAsked(id)));
             let (answer, is_reachable) = lease.call(&call).await;
+            let _ = to_core.try_send(ToCore::Mark(now(), Mark::LeaseAnswered(id)));
             Metrics::count(
                 &metrics.api_calls,
                 if is_reachable { "Answered" } else { "Failed" },
@@ -331,6 +333,7 @@ impl Services {
             Done::Booted(booted) => {
                 self.booted = Some(booted);
                 self.supervisor.on_booted();
+                self.send(ToCore::Mark(now(), Mark::AsteriskBooted));
                 self.crash = None;
                 self.register_trunks();
             }
@@ -393,6 +396,7 @@ impl Services {
             .active
             .set(i64::from(view.role == Role::Active));
         self.metrics.epoch.set(view.epoch.cast_signed());
+        let slow = slow_link(&self.checked, &view);
         let known = Known {
             view,
             phase: self.supervisor.phase(),
@@ -410,7 +414,8 @@ impl Services {
                 .crash
                 .as_ref()
                 .or(self.fault.as_ref())
-                .or_else(|| self.host.as_ref()?.problem()),
+                .or_else(|| self.host.as_ref()?.problem())
+                .or(slow.as_ref()),
             ledger: self.history.ledger(),
         };
         let checked = self.checked.clone();

@@ -1,5 +1,7 @@
 //! What the services do about Asterisk: its configuration, its boot, its trunks, its orderly end.
 
+use std::time::Duration;
+
 use pbx_crds::report::Problem;
 use tokio::task::spawn_local;
 
@@ -11,9 +13,13 @@ use crate::guard::GuardNote;
 
 /// Below it, a crash is an accident; from it on, a loop that a person has to look at.
 const CRASH_LOOP: u32 = 3;
+/// The deletion of a pod makes work for kubelet, the API server and kube-proxy: the move, which needs all three and has
+/// time, waits until most of it is done.
+const CALM_AFTER_DELETION: Duration = Duration::from_millis(500);
 
 impl Services {
-    pub(super) fn configure(&mut self) {
+    /// Once the guard is there: in a pod, what the image has by default was copied before its container began.
+    fn configure(&mut self) {
         match asterisk::configure(&self.checked.file.asterisk) {
             Ok(configured) => {
                 if !configured.is_linked() {
@@ -44,6 +50,9 @@ impl Services {
     }
 
     pub(super) fn on_guard(&mut self, note: GuardNote) {
+        if self.configured.is_none() {
+            self.configure();
+        }
         match note {
             GuardNote::Started => {
                 self.metrics.asterisk_starts.inc();
@@ -124,7 +133,11 @@ impl Services {
             self.done.clone(),
         );
         let is_active = self.active_epoch.is_some();
+        let moves_traffic = self.slice().is_some();
         spawn_local(async move {
+            if is_active && moves_traffic {
+                tokio::time::sleep(CALM_AFTER_DELETION).await;
+            }
             if let (true, Some(configured), Some(booted)) = (is_active, configured, booted) {
                 configured.unregister_trunks(&booted).await;
             }

@@ -6,10 +6,12 @@ use pbx_core::{Command, Epoch, Input};
 use pbx_crds::report::Problem;
 use tokio::task::spawn_local;
 
-use super::{Done, Services};
+use super::{Done, Services, now};
 use crate::asterisk::supervisor;
+use crate::daemon::ToCore;
 use crate::kubernetes::KubeError;
 use crate::kubernetes::slice::{Moved, Traffic, TrafficView};
+use crate::recorder::entry::Mark;
 
 /// A move of the traffic is tried for so long before the role is handed back.
 const TRAFFIC_PATIENCE: Duration = Duration::from_secs(2);
@@ -40,14 +42,18 @@ impl Services {
             self.done.clone(),
             tokio::time::Instant::now(),
         );
+        let to_core = self.channels.to_core.clone();
         spawn_local(async move {
             let mut known = known;
+            let mark = |mark| to_core.try_send(ToCore::Mark(now(), mark));
+            let _ = mark(Mark::TrafficAsked(epoch));
             let result = loop {
                 match traffic
                     .move_here(epoch, known.take(), TRAFFIC_DEADLINE)
                     .await
                 {
                     Ok(Moved::Here(view)) => {
+                        let _ = mark(Mark::TrafficWritten(epoch));
                         break Done::TrafficMoved(epoch, view, began.elapsed());
                     }
                     Ok(Moved::Overtaken(newer)) => break Done::Overtaken(newer),

@@ -19,6 +19,9 @@ use crate::netns::ip;
 
 const CONTAINERD_TIMEOUT: Duration = Duration::from_secs(30);
 const CNI_PLUGINS: &str = "/usr/lib/cni";
+/// In seconds, for UDP flows of fewer than two packets each way: the probe leaves a hundred of them a second, which no phone
+/// does, and kube-proxy reads all that are remembered at every move.
+const SHORT_FLOW_TIMEOUT: &str = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout";
 
 /// Programs that run for one node, by the beginning of their names.
 const NODE_PROGRAMS: [&str; 3] = ["containerd", "runc", "kube"];
@@ -150,6 +153,8 @@ fn connect(node: NodeId, others: &[NodeId]) -> Result<()> {
     }
     // /proc/sys/net is that of the thread that opens it.
     crate::netns::run_in(&host.path(), || {
+        // Missing as long as nothing has loaded connection tracking: its default then holds.
+        fs::write(SHORT_FLOW_TIMEOUT, "2").ok();
         fs::write("/proc/sys/net/ipv4/ip_forward", "1")
     })?
     .context("let the node forward packets")

@@ -29,6 +29,23 @@ pub struct Request {
     pub answers: Vec<(Ipv4Addr, Moment)>,
 }
 
+/// An interval without an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Gap {
+    /// To whom nothing was answered.
+    pub flow: Flow,
+    /// The last answer before it.
+    pub since: Moment,
+    /// Its length in milliseconds.
+    pub ms: f64,
+}
+
+impl Gap {
+    fn longer(self, other: Self) -> Self {
+        if other.ms > self.ms { other } else { self }
+    }
+}
+
 /// All requests of a probe, in the order of sending.
 #[derive(Clone, Debug)]
 pub struct ProbeLog {
@@ -39,8 +56,8 @@ pub struct ProbeLog {
 }
 
 impl ProbeLog {
-    /// The longest interval without an answer to `flow`, in milliseconds, from the first answer to the end.
-    pub fn longest_gap_ms(&self, flow: Flow) -> f64 {
+    /// The longest interval without an answer to `flow`, from the first answer to the end.
+    pub fn longest_gap(&self, flow: Flow) -> Gap {
         let mut answers: Vec<Moment> = self
             .of(flow)
             .filter_map(|request| request.answered_at)
@@ -48,16 +65,23 @@ impl ProbeLog {
             .collect();
         answers.sort();
         answers.push(self.ended_at);
-        let gaps = answers.windows(2).map(|pair| pair[1].ms_since(pair[0]));
-        gaps.fold(0.0, f64::max)
+        let gaps = answers.windows(2).map(|pair| Gap {
+            flow,
+            since: pair[0],
+            ms: pair[1].ms_since(pair[0]),
+        });
+        let none = Gap {
+            flow,
+            since: self.ended_at,
+            ms: 0.0,
+        };
+        gaps.fold(none, Gap::longer)
     }
 
     /// The worse of both flows' longest gaps.
-    pub fn worst_gap_ms(&self) -> f64 {
-        FLOWS
-            .map(|flow| self.longest_gap_ms(flow))
-            .into_iter()
-            .fold(0.0, f64::max)
+    pub fn worst_gap(&self) -> Gap {
+        let [new, kept] = FLOWS.map(|flow| self.longest_gap(flow));
+        new.longer(kept)
     }
 
     /// When `pod` first answered a request of `flow` that was sent at or after `since`.
@@ -158,7 +182,7 @@ mod tests {
     #[test]
     fn clean_move_has_a_gap_and_losses_and_no_dual() {
         let log = moved();
-        assert_ms(log.longest_gap_ms(Flow::New), 34.0);
+        assert_ms(log.longest_gap(Flow::New).ms, 34.0);
         assert_eq!(log.lost(), 2);
         assert_eq!(log.dual(OLD, NEW), 0);
         assert_eq!(log.answerers(), [OLD, NEW]);
@@ -170,7 +194,7 @@ mod tests {
     fn silence_up_to_the_end_is_a_gap() {
         let mut log = moved();
         log.requests.truncate(3);
-        assert_ms(log.longest_gap_ms(Flow::New), 49.0);
+        assert_ms(log.longest_gap(Flow::New).ms, 49.0);
     }
 
     #[test]

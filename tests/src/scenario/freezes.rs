@@ -52,7 +52,7 @@ pub fn freeze_active(office: &Office, hold: Hold, length: Duration) -> Result<Fr
     Ok(Freeze {
         moved,
         dual,
-        gap_ms: log.worst_gap_ms(),
+        gap_ms: log.worst_gap().ms,
     })
 }
 

@@ -38,6 +38,10 @@ pub struct Move {
     pub status_ms: f64,
     /// The longest time without an answer to a client, the worse of both kinds.
     pub gap_ms: f64,
+    /// Whether that was the client that keeps its port.
+    pub gap_is_of_kept_port: bool,
+    /// When it began, in milliseconds from the cause.
+    pub gap_since_ms: f64,
     /// Requests without an answer, of both kinds.
     pub lost: usize,
     /// Answers that show two nodes serving at once.
@@ -137,6 +141,7 @@ fn assemble(
         at.map(|at| at.ms_since(started_at))
             .with_context(|| format!("{to} took over from {from}, but nobody saw {what}"))
     };
+    let gap = log.worst_gap();
     let answer = |flow| log.first_answer_by(address, flow, started_at);
     Ok(Move {
         promoted_ms: ms("its promotion in the sidecar's log", promoted_at)?,
@@ -147,7 +152,9 @@ fn assemble(
             answer(Flow::Kept),
         )?,
         status_ms: ms("its status", status_at)?,
-        gap_ms: log.worst_gap_ms(),
+        gap_ms: gap.ms,
+        gap_is_of_kept_port: gap.flow == Flow::Kept,
+        gap_since_ms: gap.since.ms_since(started_at),
         lost: log.lost(),
         dual: log.dual(from_address, address),
         epoch: after.status.epoch.unwrap_or(0),

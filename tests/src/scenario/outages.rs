@@ -94,7 +94,7 @@ pub fn api_down(office: &Office, length: Duration) -> Result<f64> {
         log.answerers()
     );
     office.wait_whole()?;
-    Ok(log.worst_gap_ms())
+    Ok(log.worst_gap().ms)
 }
 
 /// Takes the standby's pod away, waits until the active counts on the witness for long, and stops the API server for `length`: the
@@ -140,7 +140,7 @@ fn blip(office: &Office, before: &View, length: Duration) -> Result<f64> {
         office.asterisk_of(&pod)?.pid == asterisk.pid,
         "Asterisk was restarted during an outage of the API"
     );
-    Ok(log.worst_gap_ms())
+    Ok(log.worst_gap().ms)
 }
 
 fn cordon_all(office: &Office, is_cordoned: bool) -> Result<()> {

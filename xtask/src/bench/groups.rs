@@ -139,6 +139,7 @@ fn pod_ended(office: &Office, run: usize) -> Result<Values> {
         1 => pods::roll(office, &format!("run {run}")),
         _ => pods::drain(office),
     }?;
+    tell_course(&found)?;
     Ok(vec![("e2e.pod_deleted_gap_ms", found.gap_ms), dual(&found)])
 }
 
@@ -154,6 +155,7 @@ fn api_down(office: &Office, _: usize) -> Result<Values> {
 
 fn node_off(office: &Office, _: usize) -> Result<Values> {
     let found = nodes::power_off(office)?;
+    tell_course(&found)?;
     Ok(vec![
         ("e2e.node_off_promoted_ms", found.promoted_ms),
         dual(&found),
@@ -175,6 +177,12 @@ fn nothing_happens(office: &Office, _: usize) -> Result<Values> {
     let cpu = found.sidecar_cpu_s_per_hour.iter();
     values.extend(cpu.map(|seconds| ("e2e.sidecar_cpu", *seconds)));
     Ok(values)
+}
+
+/// Where the time went, for whoever finds it long.
+fn tell_course(found: &Move) -> Result<()> {
+    eprintln!("    {}", serde_json::to_string(found)?);
+    Ok(())
 }
 
 fn dual(found: &Move) -> (&'static str, f64) {

@@ -59,13 +59,14 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
     let nodes = (0..cluster.nodes).map(|seat| PeerConfig {
         name: names::pod(&cluster.name, seat),
         address: None,
+        addresses: Vec::new(),
     });
     SidecarConfig {
         cluster: cluster.name.clone(),
         node: None,
         nodes: nodes.collect(),
         heartbeat: HeartbeatConfig {
-            listen: ([0, 0, 0, 0], names::HEARTBEAT_PORT).into(),
+            listen: Some(([0, 0, 0, 0], names::HEARTBEAT_PORT).into()),
             key_file: format!("{KEY_DIR}/key").into(),
         },
         failover: cluster.failover.clone(),

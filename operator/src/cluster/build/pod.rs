@@ -23,9 +23,8 @@ pub(super) const GRACE_SECONDS: i64 = 30;
 pub fn build(cluster: &ValidatedCluster) -> PodSpec {
     PodSpec {
         init_containers: Some(vec![
-            containers::guard_install(cluster),
-            containers::seed(cluster),
             containers::sidecar(cluster),
+            containers::seed(cluster),
         ]),
         containers: vec![containers::asterisk(cluster)],
         volumes: Some(volumes::all(cluster)),

@@ -41,6 +41,17 @@ fn the_active_goes_last() {
 }
 
 #[test]
+fn a_new_standby_proves_itself_before_the_active_goes() {
+    let mut observed = outdated();
+    let standby = pod_of(&mut observed, "office-1");
+    standby.revision = Some("r2".into());
+    standby.created_at = ago(9);
+    assert!(matches!(step(&observed), Rollout::Rolling { .. }));
+    pod_of(&mut observed, "office-1").created_at = ago(10);
+    assert_eq!(replaced(&step(&observed)), Some("office-0"));
+}
+
+#[test]
 fn nothing_is_deleted_while_a_pod_is_missing_or_ending() {
     let mut missing = outdated();
     missing.pods.remove("office-1");

@@ -1,6 +1,6 @@
 //! The status by situation.
 
-use pbx_crds::report::Problem;
+use pbx_crds::report::{LINK_TOO_SLOW, Problem};
 use pbx_crds::status::NodeState;
 
 use super::*;
@@ -40,6 +40,36 @@ fn a_whole_cluster_is_available_and_redundant() {
     assert_eq!(
         condition(&status, "Progressing"),
         words("False", "Complete")
+    );
+}
+
+#[test]
+fn a_path_too_slow_is_said_and_takes_no_redundancy_away() {
+    let mut observed = observed();
+    let slow = Problem {
+        reason: LINK_TOO_SLOW.into(),
+        message: "link office-0 of office-1 is slow".into(),
+    };
+    said(&mut observed, "office-1").report.problem = Some(slow.clone());
+    let (status, _) = status_of(&observed, now());
+    assert_eq!(
+        condition(&status, "Redundant"),
+        words("True", "LinkTooSlow")
+    );
+    let redundant = status
+        .conditions
+        .iter()
+        .find(|one| one.type_ == "Redundant");
+    let message = &redundant.unwrap().message;
+    assert_eq!(
+        *message,
+        format!("1 of 1 standbys could take over; {}", slow.message)
+    );
+    said(&mut observed, "office-1").report.ready = false;
+    let (status, _) = status_of(&observed, now());
+    assert_eq!(
+        condition(&status, "Redundant"),
+        words("False", "StandbyNotReady")
     );
 }
 

@@ -1,10 +1,11 @@
-//! The containers, in the order they start: guard-install, seed, sidecar (runs on), asterisk.
+//! The containers, in the order they start: sidecar (runs on, and installs the guard for the others), seed, asterisk. Each
+//! one more would cost a second of every start: kubelet looks once a second whether the one before has ended.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    ObjectFieldSelector, Probe, ResourceRequirements, SecurityContext,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, HTTPGetAction,
+    Lifecycle, LifecycleHandler, ObjectFieldSelector, Probe, ResourceRequirements, SecurityContext,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -13,17 +14,6 @@ use pbx_crds::names;
 use super::{GRACE_SECONDS, ValidatedCluster, volumes};
 
 const GUARD: &str = "/pbx-ha/bin/pbx-guard";
-
-/// Puts the guard where the PBX container finds it, so that any Asterisk image will do.
-pub fn guard_install(cluster: &ValidatedCluster) -> Container {
-    Container {
-        name: "guard-install".into(),
-        command: Some(words(&["/usr/bin/pbx-guard", "install", "/pbx-ha/bin"])),
-        volume_mounts: Some(vec![volumes::bin(false)]),
-        resources: Some(small()),
-        ..sidecar_image(cluster)
-    }
-}
 
 /// Copies what the image has in folders that become volumes.
 pub fn seed(cluster: &ValidatedCluster) -> Container {
@@ -62,11 +52,26 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
             port("http", names::HTTP_PORT, "TCP"),
             port("heartbeat", names::HEARTBEAT_PORT, "UDP"),
         ]),
+        lifecycle: Some(install_guard()),
         readiness_probe: Some(probe("/readyz", 1, 2)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
         resources: Some(small()),
         volume_mounts: Some(volumes::sidecar_mounts(cluster)),
         ..sidecar_image(cluster)
+    }
+}
+
+/// Puts the guard where the PBX container finds it, so that any Asterisk image will do. Kubelet starts no further container
+/// before this is done.
+fn install_guard() -> Lifecycle {
+    Lifecycle {
+        post_start: Some(LifecycleHandler {
+            exec: Some(ExecAction {
+                command: Some(words(&["/usr/bin/pbx-guard", "install", "/pbx-ha/bin"])),
+            }),
+            ..LifecycleHandler::default()
+        }),
+        ..Lifecycle::default()
     }
 }
 

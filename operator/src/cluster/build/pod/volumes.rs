@@ -72,6 +72,7 @@ pub fn asterisk_mounts() -> Vec<VolumeMount> {
 /// For the sidecar. Its file is a subPath mount: a running pod keeps what it started with, and a new file rolls the pods.
 pub fn sidecar_mounts(cluster: &ValidatedCluster) -> Vec<VolumeMount> {
     let mut mounts = vec![
+        bin(false),
         mount("run", "/run/pbx-ha"),
         VolumeMount {
             sub_path: Some(config_map::FILE.into()),
