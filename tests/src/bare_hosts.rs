@@ -18,7 +18,7 @@ use crate::asterisk_chroot;
 use crate::cluster::{Process, wait_until};
 use crate::http;
 use crate::images::{Profile, build_programs};
-use crate::netns::{Cable, HOST_LINK, Host, Lan};
+use crate::netns::{Cable, HOST_LINK, Host, Lan, processes_in};
 use crate::progress::{output_of, tail};
 use crate::slow_path::SlowPath;
 
@@ -97,8 +97,16 @@ impl BareHosts {
         let programs = build_programs(Profile::Local)?;
         let rootfs = asterisk_chroot::rootfs()?;
         let folder = std::env::temp_dir().join(format!("pbxha-{}", settings.name));
-        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let lan = Lan::create(&settings.name, NETWORK, settings.hosts + settings.clients)?;
+        // What a run that was killed left behind.
+        for index in 0..usize::from(settings.hosts) {
+            let root = folder.join(index.to_string()).join("root");
+            for mounted in [bound_config(&root), root] {
+                output_of(Command::new("umount").arg(mounted)).ok();
+            }
+        }
+        fs::remove_dir_all(&folder).ok();
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let mut hosts = Self {
             settings,
             lan,
@@ -367,21 +375,6 @@ impl Drop for BareHosts {
             );
         }
     }
-}
-
-/// All processes in a network namespace.
-pub(crate) fn processes_in(namespace: &str) -> Result<Vec<Process>> {
-    let pids = output_of(Command::new("ip").args(["netns", "pids", namespace]))?;
-    let processes = pids.lines().filter_map(|pid| {
-        let pid: u32 = pid.trim().parse().ok()?;
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-        let arguments = line.trim_end_matches('\0').split('\0');
-        Some(Process {
-            pid,
-            arguments: arguments.map(str::to_owned).collect(),
-        })
-    });
-    Ok(processes.collect())
 }
 
 fn name_of(index: usize) -> String {

@@ -10,8 +10,10 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::cluster::Process;
 use crate::progress::output_of;
 
 /// The link of a host inside its namespace.
@@ -169,6 +171,7 @@ impl Lan {
     /// `name` (at most 8 bytes) must be the test's own, since links and namespaces carry it.
     pub fn create(name: &str, network: Ipv4Addr, count: u8) -> Result<Self> {
         let bridge = format!("{name}-br");
+        sweep(name, count)?;
         ip(&["link", "add", &bridge, "type", "bridge"])?;
         let mut lan = Self {
             bridge,
@@ -236,6 +239,42 @@ impl Drop for Lan {
         }
         ip(&["link", "del", &self.bridge]).ok();
     }
+}
+
+/// What a run that was killed left behind under this name: processes, namespaces, links.
+fn sweep(name: &str, count: u8) -> Result<()> {
+    for index in 1..=count {
+        let host = Host {
+            namespace: format!("{name}-{index}"),
+            outer_link: format!("{name}-{index}"),
+            address: Ipv4Addr::UNSPECIFIED,
+        };
+        if host.path().exists() {
+            for process in processes_in(&host.namespace)? {
+                process.signal(Signal::KILL).ok();
+            }
+            host.remove();
+        }
+    }
+    for bridge in [format!("{name}-br"), format!("{name}-br2")] {
+        ip(&["link", "del", &bridge]).ok();
+    }
+    Ok(())
+}
+
+/// All processes in a network namespace.
+pub(crate) fn processes_in(namespace: &str) -> Result<Vec<Process>> {
+    let pids = output_of(Command::new("ip").args(["netns", "pids", namespace]))?;
+    let processes = pids.lines().filter_map(|pid| {
+        let pid: u32 = pid.trim().parse().ok()?;
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let arguments = line.trim_end_matches('\0').split('\0');
+        Some(Process {
+            pid,
+            arguments: arguments.map(str::to_owned).collect(),
+        })
+    });
+    Ok(processes.collect())
 }
 
 /// Runs `work` on a thread of its own inside the network namespace `path`; sockets opened there

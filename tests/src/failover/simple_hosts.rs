@@ -10,9 +10,8 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::broadcast_neighbour;
-use crate::bare_hosts::processes_in;
 use crate::cluster::Process;
-use crate::netns::{HOST_LINK, Lan};
+use crate::netns::{HOST_LINK, Lan, processes_in};
 use crate::progress::output_of;
 
 /// The floating address of all of them.
@@ -34,6 +33,8 @@ impl SimpleHosts {
     /// `responder` is the command of the service; it gets the address as its last argument.
     pub(super) fn create(name: &str, nodes: u8, responder: &[String]) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("pbxha-{name}"));
+        // What a run that was killed left behind.
+        fs::remove_dir_all(&folder).ok();
         let hosts = Self {
             lan: Lan::create(name, NETWORK, nodes + 2)?,
             folder,
