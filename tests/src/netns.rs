@@ -96,8 +96,7 @@ impl Host {
     /// Hardware address of the host's link: the same after the host was taken away and made again, as with a real machine, so that
     /// nobody's neighbour table goes stale.
     pub fn hardware(&self) -> [u8; 6] {
-        let [a, b, c, d] = self.address.octets();
-        [2, 0, a, b, c, d]
+        hardware_of(self.address)
     }
 
     fn set_port(&self, state: &str) -> Result<()> {
@@ -147,7 +146,7 @@ impl Cable {
     fn create(&self, bridge: &str) -> Result<()> {
         let (namespace, outer) = (self.namespace.as_str(), self.outer_link.as_str());
         let address = format!("{}/{PREFIX_LENGTH}", self.address);
-        let hardware = hardware_address(self.address);
+        let hardware = hardware_text(hardware_of(self.address));
         ip(&[
             "link", "add", outer, "type", "veth", "peer", "name", CABLE_LINK, "address", &hardware,
             "netns", namespace,
@@ -301,6 +300,11 @@ pub fn command_in(path: &Path, program: &str) -> Command {
         .arg(format!("--net={}", path.display()))
         .arg(program);
     command
+}
+
+fn hardware_of(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [2, 0, a, b, c, d]
 }
 
 fn hardware_text(hardware: [u8; 6]) -> String {

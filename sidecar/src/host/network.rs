@@ -237,7 +237,7 @@ impl Keeper {
                     self.watches.push(task.abort_handle());
                 }
                 Err(error) => {
-                    tracing::warn!(%error, interface, "another holder of a floating address would not be heard")
+                    tracing::warn!(%error, interface, "another holder of a floating address would not be heard");
                 }
             }
         }

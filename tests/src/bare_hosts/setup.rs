@@ -95,7 +95,7 @@ impl BareHosts {
         };
         let mut text = format!("[udp]\ntype=transport\nprotocol=udp\nbind={four}:5060\n\n");
         if self.settings.has_vip {
-            text += &format!("[udp6]\ntype=transport\nprotocol=udp\nbind=[{VIP6}]:5060\n\n");
+            text = format!("{text}[udp6]\ntype=transport\nprotocol=udp\nbind=[{VIP6}]:5060\n\n");
         }
         text + "[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\n"
     }

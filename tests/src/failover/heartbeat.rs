@@ -15,7 +15,7 @@ use crate::cluster::{Process, wait_until};
 use crate::netns::{HOST_LINK, Lan};
 
 const NODES: usize = 2;
-const WHOLE_LIMIT: Duration = Duration::from_secs(60);
+const WHOLE_LIMIT: Duration = Duration::from_mins(1);
 /// A machine of its own as far as heartbeat looks: name, configuration, state. `$1` is the host's folder, `$2` its name.
 const ENCLOSED: &str = r#"
 hostname "$2"

@@ -36,7 +36,7 @@ const WARM_LIMIT: Duration = Duration::from_secs(20);
 const LASTING: Duration = Duration::from_secs(3);
 /// Asked for so long after the first answer behind a fault, or after its end.
 const AFTERWARDS: Duration = Duration::from_millis(1500);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 /// Of the nodes' ears, at 30 % loss.
 const LOSS_PERCENT: u32 = 30;
 

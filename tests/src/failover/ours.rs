@@ -26,11 +26,10 @@ impl Ours {
     /// Starts it with these times.
     pub fn start(name: &str, failover: FailoverSpec) -> Result<Self> {
         let hosts = BareHosts::start_with(BareSettings {
-            name: name.into(),
-            hosts: NODES,
             clients: 2,
             has_vip: true,
             failover,
+            ..BareSettings::plain(name, NODES)
         })?;
         let this = Self {
             hosts,

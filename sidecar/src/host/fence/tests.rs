@@ -66,7 +66,7 @@ impl Scene {
             ports: Vec::new(),
         };
         let (tell, events) = channel();
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&[], &[]);
         let handle = run_in(&server.path(), || {
             start(&plan, metrics.clone(), move |event| {
                 tell.send(event).unwrap_or(())

@@ -16,11 +16,11 @@ const MESSAGE_DONE: u16 = 3;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NFTABLES: u16 = 10;
-const GET_TABLE: u16 = NFTABLES << 8 | 1;
-const GET_RULE: u16 = NFTABLES << 8 | 7;
-const NEW_ELEMENT: u16 = NFTABLES << 8 | 12;
-const GET_ELEMENT: u16 = NFTABLES << 8 | 13;
-const DELETE_ELEMENT: u16 = NFTABLES << 8 | 14;
+const GET_TABLE: u16 = (NFTABLES << 8) + 1;
+const GET_RULE: u16 = (NFTABLES << 8) + 7;
+const NEW_ELEMENT: u16 = (NFTABLES << 8) + 12;
+const GET_ELEMENT: u16 = (NFTABLES << 8) + 13;
+const DELETE_ELEMENT: u16 = (NFTABLES << 8) + 14;
 
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
