@@ -27,7 +27,7 @@ use sip::{answered_number, options};
 use wire::Wire;
 
 mod log;
-mod sip;
+pub(crate) mod sip;
 mod wire;
 
 /// The interval that the figures are measured with.
