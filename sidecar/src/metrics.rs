@@ -92,13 +92,8 @@ impl Metrics {
     /// All at zero; `peers` are the nodes by seat (none for the own), `links` the names of the links.
     pub fn new(peers: &[Option<&str>], links: &[Option<&str>]) -> Self {
         let mut registry = Registry::with_prefix("pbxha");
-        let (sent, received, copies, queue_full, asterisk_starts) = (
-            Counter::default(),
-            Counter::default(),
-            Counter::default(),
-            Counter::default(),
-            Counter::default(),
-        );
+        let [sent, received, copies, queue_full, asterisk_starts]: [Counter; 5] =
+            Default::default();
         let (dropped, api_calls) = (
             Family::<Reason, Counter>::default(),
             Family::<Reason, Counter>::default(),

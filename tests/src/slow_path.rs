@@ -39,7 +39,7 @@ impl SlowPath {
             namespace: namespace.to_owned(),
             is_over: Arc::new(AtomicBool::new(false)),
         };
-        let mut rules = String::new();
+        let mut rules = Vec::new();
         for peer in peers {
             let (near, far) = run_in(namespace, || -> Result<_> {
                 let near = UdpSocket::bind((own, 0)).context("open the near end")?;
@@ -53,7 +53,7 @@ impl SlowPath {
             );
             carry(&near, &far, peer, delay, &path.is_over)?;
             carry(&far, &near, sidecar, delay, &path.is_over)?;
-            rules.push_str(&format!(
+            rules.push(format!(
                 "ip daddr {} udp sport {port} udp dport {port} ip daddr set {} udp dport set {}\n",
                 peer.ip(),
                 relay.ip(),
@@ -61,7 +61,8 @@ impl SlowPath {
             ));
         }
         let table = format!(
-            "table ip {TABLE} {{ chain out {{ type route hook output priority -150;\n{rules}}}\n}}\n"
+            "table ip {TABLE} {{ chain out {{ type route hook output priority -150;\n{}}}\n}}\n",
+            rules.concat()
         );
         let mut nft = command_in(namespace, "nft");
         output_of(nft.arg(table))?;
