@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{FailoverSpec, PortSpec, TrunkPolicy};
+use crate::cluster::{FailoverSpec, PortSpec, Protocol, TrunkPolicy};
 use crate::names;
 
 /// Everything a sidecar is told. Unknown fields are refused.
@@ -32,6 +32,9 @@ pub struct SidecarConfig {
     /// The folder of the record: on tmpfs, and kept across a restart of the sidecar.
     #[serde(default = "default_record_dir")]
     pub record_dir: PathBuf,
+    /// Floating addresses, and the fence that the kernel keeps around them. Left out: roles only, no address moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkConfig>,
     /// The cluster's objects in Kubernetes: the witness, the seats and the traffic. Left out on bare hosts that have three nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesConfig>,
@@ -98,6 +101,50 @@ pub struct AsteriskConfig {
     /// Outbound registrations.
     #[serde(default)]
     pub trunks: TrunkPolicy,
+}
+
+/// Floating addresses of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// The addresses that the active answers at. All of them move together.
+    pub vip: Vec<VipConfig>,
+    /// What else the kernel holds back from a host that is not active.
+    #[serde(default)]
+    pub fence: FenceConfig,
+}
+
+/// One floating address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VipConfig {
+    /// Address and length of its network's prefix, such as `192.0.2.50/24`.
+    pub address: String,
+    /// The link it belongs to.
+    pub interface: String,
+}
+
+/// What is fenced beside the floating addresses, which are fenced whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FenceConfig {
+    /// Ports that only the active answers, at every address of the host. Loopback is left alone.
+    #[serde(default)]
+    pub ports: Vec<FencedPorts>,
+}
+
+/// A port or a range of ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FencedPorts {
+    /// UDP or TCP. Default: UDP.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// The port, or the first.
+    pub port: u16,
+    /// The last. Default: the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_port: Option<u16>,
 }
 
 /// The cluster's objects in Kubernetes.

@@ -10,6 +10,7 @@ use pbx_crds::{names, timing};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::host::plan::{Plan, plan as plan_host};
 use crate::kubernetes::parse_uid;
 use crate::kubernetes::slice::OwnEndpoint;
 use crate::peer::seal::ClusterKey;
@@ -82,6 +83,8 @@ pub struct Checked {
     pub settings: Settings,
     /// The heartbeat key.
     pub key: ClusterKey,
+    /// What floats and what is fenced, if addresses float.
+    pub plan: Option<Plan>,
     /// This node as an endpoint, if traffic is moved by an EndpointSlice.
     pub endpoint: Option<OwnEndpoint>,
     /// The links to the peers.
@@ -134,6 +137,7 @@ fn check(
     let preferred_seat = preferred_seat(&file, &mut problems);
     let key = key(&file, key_bytes, &mut problems);
     let endpoint = endpoint(&file, environment, &node, &mut problems);
+    let plan = plan_host(&file, &mut problems);
     let links = plan::plan(&file, usize::from(seat.0), &mut problems);
     let uid = environment.pod_uid.clone().unwrap_or_else(|| node.clone());
     let (Some(key), []) = (key, &problems[..]) else {
@@ -154,6 +158,7 @@ fn check(
         uid,
         settings,
         key,
+        plan,
         endpoint,
         links,
     })

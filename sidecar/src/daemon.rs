@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::boot_timer::BootTimer;
 use crate::config::{self, Checked};
 use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order, first_state, found};
+use crate::host::gate::FenceGate;
 use crate::metrics::Metrics;
 use crate::peer::network::Arrival;
 use crate::peer::seal::MAX_DATAGRAM_BYTES;
@@ -41,6 +42,8 @@ pub enum ToCore {
     PeerAddress(Seat, SocketAddr),
     /// Tell a peer parts of the ledger.
     SendLedger(Seat, Vec<Vec<u8>>),
+    /// The fence lets the service pass until then.
+    Fenced(BootTime),
     /// End the PBX container.
     EndGuard,
     /// Keep a moment of the services in the flight recorder.
@@ -104,6 +107,7 @@ pub struct Daemon {
     node: Node,
     driver: Driver,
     link: GuardLink,
+    gate: FenceGate,
     network: Network,
     timer: BootTimer,
     records: RecordStore,
@@ -138,6 +142,7 @@ impl Daemon {
         records: RecordStore,
         metrics: Metrics,
         channels: Channels,
+        gate: FenceGate,
     ) -> anyhow::Result<Self> {
         let settings = checked.settings;
         let network = Network::bind(checked, metrics.clone())?;
@@ -160,6 +165,7 @@ impl Daemon {
             node,
             driver: Driver::default(),
             link,
+            gate,
             network,
             timer: BootTimer::new()?,
             records,
@@ -250,6 +256,10 @@ impl Daemon {
                     self.network.send_ledger(seat, part);
                 }
             }
+            ToCore::Fenced(deadline) => {
+                let event = self.gate.on_fence(deadline).map(Input::Guard);
+                self.work.inputs.extend(event);
+            }
             ToCore::EndGuard => Driver::exit(&mut self.work.orders),
             ToCore::Mark(at, mark) => self.recorder.on_mark(at, mark, &self.node),
             // Who asked may have gone: then nobody wants it.
@@ -284,6 +294,7 @@ impl Daemon {
     }
 
     fn on_effect(&mut self, now: BootTime, effect: &Effect) {
+        self.gate.on_effect(effect);
         match effect {
             Effect::Record(record) => self.write_record(record),
             Effect::Send(message) => self.send(now, message),
@@ -304,7 +315,10 @@ impl Daemon {
     fn on_order(&mut self, order: Order) {
         match order {
             Order::Send(command) => self.link.send(command),
-            Order::Core(event) => self.work.inputs.push_back(Input::Guard(event)),
+            Order::Core(event) => {
+                let event = self.gate.on_guard(event).map(Input::Guard);
+                self.work.inputs.extend(event);
+            }
             Order::Note(note) => self.tell(FromCore::Guard(note)),
         }
     }

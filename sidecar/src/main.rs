@@ -10,6 +10,7 @@ mod config;
 mod daemon;
 mod guard;
 mod history;
+mod host;
 mod http;
 mod input_watch;
 mod kubernetes;
@@ -33,15 +34,18 @@ use tokio::task::LocalSet;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Checked, Environment};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, ToCore};
 use crate::history::History;
+use crate::host::fence::{self, FenceEvent};
+use crate::host::gate::FenceGate;
+use crate::host::network::HostNetwork;
 use crate::kubernetes::lease::WitnessLease;
 use crate::kubernetes::slice::Traffic;
 use crate::metrics::Metrics;
 use crate::record::RecordStore;
 use crate::recorder::keeper::{FlightDoor, Keeper};
 use crate::recorder::replay;
-use crate::services::{Objects, Services};
+use crate::services::{Host, Objects, Services};
 
 /// Copies of the flight recorder on their way to a file: one that finds two before it is dropped and counted.
 const SHOTS: usize = 2;
@@ -125,11 +129,13 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
         view: view_tx,
         shots: shots_tx,
     };
+    let (gate, fence_state) = fence(&checked, &metrics, &to_core)?;
     spawn_core(
         checked.clone(),
         records.clone(),
         metrics.clone(),
         core_channels,
+        gate,
     )?;
     let history = History::open(records, checked.node.clone());
     let (report, report_rx) = watch::channel(Arc::new(services::first_report(&checked, &history)));
@@ -148,7 +154,8 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
         tokio::task::spawn_local(keeper.run(shots));
         let objects = objects(&checked).await?;
         let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let (services, done) = Services::start(checked, objects, channels, metrics, history);
+        let host = host(&checked, fence_state)?;
+        let (services, done) = Services::start(checked, objects, host, channels, metrics, history);
         services.run(done, terminate).await;
         anyhow::Ok(())
     })
@@ -189,11 +196,12 @@ fn spawn_core(
     records: RecordStore,
     metrics: Metrics,
     channels: daemon::Channels,
+    gate: FenceGate,
 ) -> anyhow::Result<()> {
     let core = move || {
         let result = runtime().and_then(|runtime| {
             runtime.block_on(async {
-                let daemon = Daemon::start(&checked, records, metrics, channels).await?;
+                let daemon = Daemon::start(&checked, records, metrics, channels, gate).await?;
                 daemon.run().await;
                 Ok(())
             })
@@ -208,6 +216,43 @@ fn spawn_core(
         .spawn(core)
         .context("cannot start the core's thread")?;
     Ok(())
+}
+
+/// The fence, before anything else: what stands from an earlier life is shut by the kernel, and stays so.
+fn fence(
+    checked: &Checked,
+    metrics: &Metrics,
+    to_core: &mpsc::Sender<ToCore>,
+) -> anyhow::Result<(FenceGate, watch::Receiver<Option<FenceEvent>>)> {
+    let (state, state_rx) = watch::channel(None);
+    let Some(plan) = &checked.plan else {
+        return Ok((FenceGate::default(), state_rx));
+    };
+    let (to_core, queue_full) = (to_core.clone(), metrics.queue_full.clone());
+    let tell = move |event| match event {
+        FenceEvent::Standing(deadline) => {
+            if to_core.try_send(ToCore::Fenced(deadline)).is_err() {
+                queue_full.inc();
+            }
+        }
+        sound_or_broken => {
+            state.send_replace(Some(sound_or_broken));
+        }
+    };
+    let handle = fence::start(plan, metrics.clone(), tell)?;
+    Ok((FenceGate::new(Some(handle)), state_rx))
+}
+
+fn host(
+    checked: &Checked,
+    fence: watch::Receiver<Option<FenceEvent>>,
+) -> anyhow::Result<Option<Host>> {
+    let Some(plan) = checked.plan.clone() else {
+        return Ok(None);
+    };
+    let (network, events) =
+        HostNetwork::start(plan, fence).context("cannot open a netlink socket of the network")?;
+    Ok(Some(Host::new(network, events)))
 }
 
 fn runtime() -> anyhow::Result<Runtime> {

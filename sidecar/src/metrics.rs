@@ -34,6 +34,10 @@ pub struct Metrics {
     pub asterisk_starts: Counter,
     /// Calls to the API, by outcome.
     pub api_calls: Family<Reason, Counter>,
+    /// What happened to the fence of the floating addresses.
+    pub fence: Family<Reason, Counter>,
+    /// Times that another machine claimed a floating address of this active node.
+    pub address_conflicts: Counter,
     /// Messages that found their queue full.
     pub queue_full: Counter,
     /// Digest of this node's ledger, sent with every beat.
@@ -88,17 +92,13 @@ impl Metrics {
     /// All at zero; `peers` are the nodes by seat (none for the own), `links` the names of the links.
     pub fn new(peers: &[Option<&str>], links: &[Option<&str>]) -> Self {
         let mut registry = Registry::with_prefix("pbxha");
-        let (sent, received, copies, queue_full, asterisk_starts) = (
-            Counter::default(),
-            Counter::default(),
-            Counter::default(),
-            Counter::default(),
-            Counter::default(),
-        );
+        let [sent, received, copies, queue_full, asterisk_starts]: [Counter; 5] =
+            Default::default();
         let (dropped, api_calls) = (
             Family::<Reason, Counter>::default(),
             Family::<Reason, Counter>::default(),
         );
+        let (fence, address_conflicts) = (Family::<Reason, Counter>::default(), Counter::default());
         let moves = Family::<Reason, Gauge>::default();
         let (active, epoch): (Gauge, Gauge) = (Gauge::default(), Gauge::default());
         registry.register("heartbeat_sent", "Heartbeat datagrams sent", sent.clone());
@@ -135,6 +135,16 @@ impl Metrics {
             api_calls.clone(),
         );
         registry.register(
+            "fence",
+            "Refreshes of the fence around the floating addresses, and what went wrong with it",
+            fence.clone(),
+        );
+        registry.register(
+            "address_conflicts",
+            "Times that another machine claimed a floating address of this active node",
+            address_conflicts.clone(),
+        );
+        registry.register(
             "queue_full",
             "Messages between the threads that found the queue full",
             queue_full.clone(),
@@ -150,6 +160,8 @@ impl Metrics {
             moves,
             asterisk_starts,
             api_calls,
+            fence,
+            address_conflicts,
             queue_full,
             ledger_digest: Arc::new(AtomicU64::new(0)),
             last_step_at_ns: Arc::new(AtomicU64::new(0)),

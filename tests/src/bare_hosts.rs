@@ -1,19 +1,16 @@
 //! pbx-ha without Kubernetes: hosts on one switch (network namespaces), each with sidecar, guard and a real Asterisk of its own, run
 //! from a YAML file as an administrator of bare machines would write it. Everything is gone when the value is dropped.
 
-use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use pbx_crds::cluster::{FailoverSpec, TrunkPolicy};
+use pbx_crds::cluster::FailoverSpec;
 use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
 use pbx_crds::report::{Report, ReportedRole};
-use pbx_crds::sidecar_config::{
-    AsteriskConfig, HeartbeatConfig, LinkAddress, PeerConfig, SidecarConfig,
-};
 use pbx_crds::status::LinkState;
 use rustix::process::Signal;
 
@@ -21,52 +18,113 @@ use crate::asterisk_chroot;
 use crate::cluster::{Process, wait_until};
 use crate::http;
 use crate::images::{Profile, build_programs};
-use crate::netns::{Cable, Host, Lan};
+use crate::netns::{Cable, HOST_LINK, Host, Lan, processes_in};
 use crate::progress::{output_of, tail};
 use crate::slow_path::SlowPath;
 
+mod setup;
+
+use setup::bound_config;
+
 const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 0);
+/// The floating address of every set of hosts that has one.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 200);
+/// The same for IPv6.
+pub const VIP6: &str = "fd00:65::200";
 const SECOND_NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 66, 0);
-const PJSIP: &str = "[udp]\ntype=transport\nprotocol=udp\nbind=0.0.0.0:5060\n\n[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\n";
 /// A standby's readiness reaches the active with its next beat, 100 ms later at most.
 const TOLD_WITHIN: Duration = Duration::from_millis(300);
-const KEY: [u8; 32] = [0x5a; 32];
+
+/// What hosts to start.
+#[derive(Clone, Debug)]
+pub struct BareSettings {
+    /// At most 8 bytes, and the test's own.
+    pub name: String,
+    /// How many hosts.
+    pub hosts: u8,
+    /// How many more namespaces on the same switch, for clients.
+    pub clients: u8,
+    /// Whether addresses float ([`VIP`] and [`VIP6`]); Asterisk is bound to them.
+    pub has_vip: bool,
+    /// Whether a second network joins them.
+    pub has_second_link: bool,
+    /// Their timing.
+    pub failover: FailoverSpec,
+}
+
+impl BareSettings {
+    /// Hosts of one network, without a floating address.
+    pub fn plain(name: &str, hosts: u8) -> Self {
+        Self {
+            name: name.into(),
+            hosts,
+            clients: 0,
+            has_vip: false,
+            has_second_link: false,
+            failover: FailoverSpec::default(),
+        }
+    }
+}
 
 /// The hosts.
 #[derive(Debug)]
 pub struct BareHosts {
+    settings: BareSettings,
     lan: Lan,
     folder: PathBuf,
-    children: Vec<Child>,
+    programs: PathBuf,
+    rootfs: PathBuf,
+    /// The guards of each host.
+    children: Vec<Vec<Child>>,
 }
 
 impl BareHosts {
-    /// Starts `count` hosts; returns at once. `name` (at most 8 bytes) must be the test's own.
+    /// Starts `count` hosts without a floating address; returns at once. `name` (at most 8 bytes) must be the test's own.
     pub fn start(name: &str, count: u8) -> Result<Self> {
-        Self::start_on(name, count, &[NETWORK])
+        Self::start_with(BareSettings::plain(name, count))
     }
 
     /// The same, with two links between the hosts, `lan` and `wan`.
     pub fn start_linked(name: &str, count: u8) -> Result<Self> {
-        Self::start_on(name, count, &[NETWORK, SECOND_NETWORK])
+        Self::start_with(BareSettings {
+            has_second_link: true,
+            ..BareSettings::plain(name, count)
+        })
     }
 
-    fn start_on(name: &str, count: u8, networks: &[Ipv4Addr]) -> Result<Self> {
+    /// Starts hosts; returns at once.
+    pub fn start_with(settings: BareSettings) -> Result<Self> {
         let programs = build_programs(Profile::Local)?;
         let rootfs = asterisk_chroot::rootfs()?;
-        let folder = std::env::temp_dir().join(format!("pbxha-{name}"));
+        let folder = std::env::temp_dir().join(format!("pbxha-{}", settings.name));
+        let lan = Lan::create(&settings.name, NETWORK, settings.hosts + settings.clients)?;
+        // What a run that was killed left behind.
+        for index in 0..usize::from(settings.hosts) {
+            let root = folder.join(index.to_string()).join("root");
+            for mounted in [bound_config(&root), root] {
+                output_of(Command::new("umount").arg(mounted)).ok();
+            }
+        }
+        fs::remove_dir_all(&folder).ok();
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let mut hosts = Self {
-            lan: Lan::create(name, networks[0], count)?,
+            settings,
+            lan,
             folder,
+            programs,
+            rootfs,
             children: Vec::new(),
         };
-        if let Some(second) = networks.get(1) {
-            hosts.lan.add_cables(*second)?;
+        if hosts.settings.has_second_link {
+            hosts.lan.add_cables(SECOND_NETWORK)?;
         }
-        for index in 0..usize::from(count) {
+        for index in 0..hosts.count() {
+            hosts.children.push(Vec::new());
             hosts
-                .start_host(index, &programs, &rootfs)
+                .prepare(index)
+                .with_context(|| format!("prepare host {index}"))?;
+            hosts
+                .start_host(index)
                 .with_context(|| format!("start host {index}"))?;
         }
         Ok(hosts)
@@ -74,7 +132,12 @@ impl BareHosts {
 
     /// How many hosts.
     pub fn count(&self) -> usize {
-        self.lan.hosts().len()
+        usize::from(self.settings.hosts)
+    }
+
+    /// The switch that they are on, the clients behind the hosts.
+    pub fn lan(&self) -> &Lan {
+        &self.lan
     }
 
     /// What the sidecar of a host says, asked on the host itself.
@@ -159,6 +222,43 @@ impl BareHosts {
         &self.lan.hosts()[index]
     }
 
+    /// Everything on the host dies at once, as when its power fails: the cable first. It can be started again.
+    pub fn crash(&mut self, index: usize) -> Result<()> {
+        self.host(index).cut()?;
+        for process in self.processes(index)? {
+            process.signal(Signal::KILL).ok();
+        }
+        self.reap(index)
+    }
+
+    /// Boots a crashed host: what it had on tmpfs is gone, and so are its addresses and rules.
+    pub fn boot(&mut self, index: usize) -> Result<()> {
+        let record = self.home(index).join("record");
+        fs::remove_dir_all(&record).with_context(|| format!("empty {}", record.display()))?;
+        fs::create_dir_all(&record).with_context(|| format!("create {}", record.display()))?;
+        let host = self.host(index);
+        output_of(host.command("nft").args(["flush", "ruleset"]))?;
+        for ip in [VIP.to_string(), VIP6.to_owned()] {
+            // Absent is as good.
+            let prefix = if ip.contains(':') { 64 } else { 24 };
+            output_of(host.command("ip").args([
+                "addr",
+                "del",
+                &format!("{ip}/{prefix}"),
+                "dev",
+                HOST_LINK,
+            ]))
+            .ok();
+        }
+        host.heal()?;
+        self.start_host(index)
+    }
+
+    /// All processes of the host: what a pause of the machine stops.
+    pub fn all_processes(&self, index: usize) -> Result<Vec<Process>> {
+        self.processes(index)
+    }
+
     /// The host's second cable.
     pub fn cable(&self, index: usize) -> &Cable {
         &self.lan.cables()[index]
@@ -212,115 +312,9 @@ impl BareHosts {
         self.folder.join(index.to_string())
     }
 
-    fn start_host(&mut self, index: usize, programs: &Path, rootfs: &Path) -> Result<()> {
-        let home = self.home(index);
-        for part in ["root", "upper", "work", "config", "record", "user"] {
-            let path = home.join(part);
-            fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-        }
-        mount_root(&home, rootfs)?;
-        write(&home.join("user/pjsip.conf"), PJSIP.as_bytes())?;
-        write(&home.join("key"), &KEY)?;
-        let settings = serde_yaml::to_string(&self.settings(index, &home, rootfs))
-            .context("write the sidecar's file")?;
-        write(&home.join("sidecar.yaml"), settings.as_bytes())?;
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        let guard = text(programs.join("pbx-guard"));
-        let asterisk = [
-            "pbx".to_owned(),
-            "--socket".to_owned(),
-            text(home.join("guard.sock")),
-            "--".to_owned(),
-            "chroot".to_owned(),
-            text(home.join("root")),
-            "asterisk".to_owned(),
-            "-f".to_owned(),
-            "-C".to_owned(),
-            text(home.join("config/current/asterisk.conf")),
-        ];
-        let sidecar = [
-            "sidecar".to_owned(),
-            "--".to_owned(),
-            text(programs.join("pbx-sidecar")),
-            "run".to_owned(),
-            "--config".to_owned(),
-            text(home.join("sidecar.yaml")),
-        ];
-        self.spawn(index, &guard, &asterisk, &home.join("asterisk.log"))?;
-        self.spawn(index, &guard, &sidecar, &home.join("sidecar.log"))
-    }
-
-    fn spawn(&mut self, index: usize, guard: &str, arguments: &[String], log: &Path) -> Result<()> {
-        let output = File::create(log).with_context(|| format!("create {}", log.display()))?;
-        let errors = output.try_clone().context("share the log")?;
-        let mut command = self.lan.hosts()[index].command(guard);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors);
-        self.children
-            .push(command.spawn().context("start the guard")?);
-        Ok(())
-    }
-
-    fn settings(&self, index: usize, home: &Path, rootfs: &Path) -> SidecarConfig {
-        let nodes = (0..self.count()).map(|index| self.peer(index));
-        let any = Ipv4Addr::UNSPECIFIED;
-        SidecarConfig {
-            cluster: "office".into(),
-            node: Some(name_of(index)),
-            nodes: nodes.collect(),
-            heartbeat: HeartbeatConfig {
-                listen: None,
-                key_file: home.join("key"),
-            },
-            failover: FailoverSpec::default(),
-            http: SocketAddr::from((any, HTTP_PORT)),
-            asterisk: AsteriskConfig {
-                guard_socket: home.join("guard.sock"),
-                defaults_dir: rootfs.join("etc/asterisk"),
-                user_dirs: vec![home.join("user")],
-                config_dir: home.join("config"),
-                trunks: TrunkPolicy::default(),
-            },
-            record_dir: home.join("record"),
-            kubernetes: None,
-        }
-    }
-
-    /// In the short form of one link, or with a name for each.
-    fn peer(&self, index: usize) -> PeerConfig {
-        let at = |address: Ipv4Addr| SocketAddr::from((address, HEARTBEAT_PORT));
-        let first = at(self.lan.hosts()[index].address);
-        let link = |name: &str, address| LinkAddress {
-            name: name.to_owned(),
-            address,
-        };
-        let second = self.lan.cables().get(index);
-        PeerConfig {
-            name: name_of(index),
-            address: second.is_none().then_some(first),
-            addresses: second.map_or_else(Vec::new, |cable| {
-                vec![link("wan", at(cable.address)), link("lan", first)]
-            }),
-        }
-    }
-
     /// The processes in the host's network namespace, which holds nothing else.
     fn processes(&self, index: usize) -> Result<Vec<Process>> {
-        let namespace = &self.lan.hosts()[index].namespace;
-        let pids = output_of(Command::new("ip").args(["netns", "pids", namespace]))?;
-        let processes = pids.lines().filter_map(|pid| {
-            let pid: u32 = pid.trim().parse().ok()?;
-            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-            let arguments = line.trim_end_matches('\0').split('\0');
-            Some(Process {
-                pid,
-                arguments: arguments.map(str::to_owned).collect(),
-            })
-        });
-        Ok(processes.collect())
+        processes_in(&self.lan.hosts()[index].namespace)
     }
 
     fn describe(&self) -> String {
@@ -339,11 +333,18 @@ impl BareHosts {
         }
     }
 
-    fn stop_all(&mut self) -> Result<()> {
-        // The guards first, so that they start nothing again.
-        for child in &mut self.children {
+    fn reap(&mut self, index: usize) -> Result<()> {
+        for mut child in self.children[index].drain(..) {
             child.kill().context("end a guard")?;
             child.wait().context("end a guard")?;
+        }
+        Ok(())
+    }
+
+    fn stop_all(&mut self) -> Result<()> {
+        // The guards first, so that they start nothing again.
+        for index in 0..self.children.len() {
+            self.reap(index)?;
         }
         for index in 0..self.count() {
             for process in self.processes(index)? {
@@ -378,36 +379,6 @@ impl Drop for BareHosts {
 
 fn name_of(index: usize) -> String {
     format!("pbx-{index}")
-}
-
-/// A root file system of the host's own, so that three Asterisks do not share a database; the configuration is at the same path in it.
-fn mount_root(home: &Path, rootfs: &Path) -> Result<()> {
-    let root = home.join("root");
-    let layers = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        rootfs.display(),
-        home.join("upper").display(),
-        home.join("work").display()
-    );
-    let mut overlay = Command::new("mount");
-    overlay.args(["-t", "overlay", "overlay", "-o", &layers]);
-    output_of(overlay.arg(&root))?;
-    let bound = bound_config(&root);
-    fs::create_dir_all(&bound).with_context(|| format!("create {}", bound.display()))?;
-    for folder in ["run/asterisk", "var/log/asterisk", "var/lib/asterisk/cache"] {
-        let path = root.join(folder);
-        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-    }
-    let mut bind = Command::new("mount");
-    bind.arg("--bind").arg(home.join("config")).arg(&bound);
-    output_of(&mut bind).map(drop)
-}
-
-/// Where the configuration folder beside `root` is found inside it.
-fn bound_config(root: &Path) -> PathBuf {
-    let config = root.with_file_name("config");
-    let inside = config.strip_prefix("/").unwrap_or(&config);
-    root.join(inside)
 }
 
 fn unmount(path: &Path) -> Result<()> {

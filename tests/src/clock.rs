@@ -6,7 +6,7 @@ use std::fmt;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds since the machine booted, time asleep included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub u64);
 
 impl Moment {

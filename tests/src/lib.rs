@@ -9,6 +9,7 @@ pub mod bare_hosts;
 pub mod call;
 pub mod clock;
 pub mod cluster;
+pub mod failover;
 pub mod http;
 pub mod images;
 pub mod kube_build;

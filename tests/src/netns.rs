@@ -10,8 +10,10 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::cluster::Process;
 use crate::progress::output_of;
 
 /// The link of a host inside its namespace.
@@ -19,6 +21,9 @@ pub const HOST_LINK: &str = "eth0";
 /// The second link of a host inside its namespace.
 const CABLE_LINK: &str = "eth1";
 const PREFIX_LENGTH: u8 = 24;
+/// States of a bridge's port, as `bridge link` takes them.
+const PORT_DISABLED: &str = "0";
+const PORT_FORWARDING: &str = "3";
 
 /// A host: a namespace and the outer end of its only link.
 #[derive(Clone, Debug)]
@@ -38,7 +43,7 @@ impl Host {
         let (namespace, outer) = (self.namespace.as_str(), self.outer_link.as_str());
         let address = format!("{}/{PREFIX_LENGTH}", self.address);
         ip(&["netns", "add", namespace])?;
-        let hardware = hardware_address(self.address);
+        let hardware = hardware_text(self.hardware());
         ip(&[
             "link", "add", outer, "type", "veth", "peer", "name", HOST_LINK, "address", &hardware,
             "netns", namespace,
@@ -76,6 +81,28 @@ impl Host {
     /// Plugs the cable in again.
     pub fn heal(&self) -> Result<()> {
         ip(&["link", "set", &self.outer_link, "up"])
+    }
+
+    /// The switch's port passes nothing any more; the cable stays plugged in, and the host notices nothing.
+    pub fn silence(&self) -> Result<()> {
+        self.set_port(PORT_DISABLED)
+    }
+
+    /// The port passes packets again.
+    pub fn unsilence(&self) -> Result<()> {
+        self.set_port(PORT_FORWARDING)
+    }
+
+    /// Hardware address of the host's link: the same after the host was taken away and made again, as with a real machine, so that
+    /// nobody's neighbour table goes stale.
+    pub fn hardware(&self) -> [u8; 6] {
+        hardware_of(self.address)
+    }
+
+    fn set_port(&self, state: &str) -> Result<()> {
+        let mut bridge = Command::new("bridge");
+        bridge.args(["link", "set", "dev", &self.outer_link, "state", state]);
+        output_of(&mut bridge).map(drop)
     }
 
     /// Whether the link passes packets.
@@ -119,7 +146,7 @@ impl Cable {
     fn create(&self, bridge: &str) -> Result<()> {
         let (namespace, outer) = (self.namespace.as_str(), self.outer_link.as_str());
         let address = format!("{}/{PREFIX_LENGTH}", self.address);
-        let hardware = hardware_address(self.address);
+        let hardware = hardware_text(hardware_of(self.address));
         ip(&[
             "link", "add", outer, "type", "veth", "peer", "name", CABLE_LINK, "address", &hardware,
             "netns", namespace,
@@ -143,6 +170,7 @@ impl Lan {
     /// `name` (at most 8 bytes) must be the test's own, since links and namespaces carry it.
     pub fn create(name: &str, network: Ipv4Addr, count: u8) -> Result<Self> {
         let bridge = format!("{name}-br");
+        sweep(name, count)?;
         ip(&["link", "add", &bridge, "type", "bridge"])?;
         let mut lan = Self {
             bridge,
@@ -212,6 +240,42 @@ impl Drop for Lan {
     }
 }
 
+/// What a run that was killed left behind under this name: processes, namespaces, links.
+fn sweep(name: &str, count: u8) -> Result<()> {
+    for index in 1..=count {
+        let host = Host {
+            namespace: format!("{name}-{index}"),
+            outer_link: format!("{name}-{index}"),
+            address: Ipv4Addr::UNSPECIFIED,
+        };
+        if host.path().exists() {
+            for process in processes_in(&host.namespace)? {
+                process.signal(Signal::KILL).ok();
+            }
+            host.remove();
+        }
+    }
+    for bridge in [format!("{name}-br"), format!("{name}-br2")] {
+        ip(&["link", "del", &bridge]).ok();
+    }
+    Ok(())
+}
+
+/// All processes in a network namespace.
+pub(crate) fn processes_in(namespace: &str) -> Result<Vec<Process>> {
+    let pids = output_of(Command::new("ip").args(["netns", "pids", namespace]))?;
+    let processes = pids.lines().filter_map(|pid| {
+        let pid: u32 = pid.trim().parse().ok()?;
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let arguments = line.trim_end_matches('\0').split('\0');
+        Some(Process {
+            pid,
+            arguments: arguments.map(str::to_owned).collect(),
+        })
+    });
+    Ok(processes.collect())
+}
+
 /// Runs `work` on a thread of its own inside the network namespace `path`; sockets opened there
 /// stay there.
 pub fn run_in<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T> {
@@ -238,11 +302,13 @@ pub fn command_in(path: &Path, program: &str) -> Command {
     command
 }
 
-/// The same after a host was taken away and made again, as with a real machine, so that nobody's
-/// neighbour table goes stale.
-fn hardware_address(address: Ipv4Addr) -> String {
+fn hardware_of(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
-    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    [2, 0, a, b, c, d]
+}
+
+fn hardware_text(hardware: [u8; 6]) -> String {
+    hardware.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Runs `ip` with these arguments.

@@ -1,5 +1,5 @@
-//! A SIP client that asks all the time: OPTIONS by UDP from inside a node's network namespace, alternately from a new port and
-//! from a kept one, noting for each when it left, when its 200 came, and which pod sent that.
+//! A SIP client that asks all the time: OPTIONS by UDP from inside a node's network namespace, from a kept port and now
+//! and then from a new one, noting for each when it left, when its 200 came, and which pod sent that.
 //!
 //! One thread does it all, so that no other stands between a packet and its time. Leaves out calls and registrations.
 
@@ -27,7 +27,7 @@ use sip::{answered_number, options};
 use wire::Wire;
 
 mod log;
-mod sip;
+pub(crate) mod sip;
 mod wire;
 
 /// The interval that the figures are measured with.

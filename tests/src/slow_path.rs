@@ -1,5 +1,6 @@
 //! A slow path: what a host sends to a peer's UDP port waits in a queue before it goes on, and so do the answers. A relay in the
-//! host's network namespace and a redirection of its packets, since not every kernel has netem. Leaves out loss and reordering.
+//! host's network namespace and a redirection of its packets, since not every kernel has netem. The redirection keeps no state: NAT
+//! would not touch the answers of a flow that the peer began. Leaves out loss and reordering.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ impl SlowPath {
             namespace: namespace.to_owned(),
             is_over: Arc::new(AtomicBool::new(false)),
         };
-        let mut rules = String::new();
+        let mut rules = Vec::new();
         for peer in peers {
             let (near, far) = run_in(namespace, || -> Result<_> {
                 let near = UdpSocket::bind((own, 0)).context("open the near end")?;
@@ -52,13 +53,16 @@ impl SlowPath {
             );
             carry(&near, &far, peer, delay, &path.is_over)?;
             carry(&far, &near, sidecar, delay, &path.is_over)?;
-            rules.push_str(&format!(
-                "ip daddr {} udp sport {port} udp dport {port} dnat to {relay}\n",
-                peer.ip()
+            rules.push(format!(
+                "ip daddr {} udp sport {port} udp dport {port} ip daddr set {} udp dport set {}\n",
+                peer.ip(),
+                relay.ip(),
+                relay.port()
             ));
         }
         let table = format!(
-            "table ip {TABLE} {{ chain out {{ type nat hook output priority -100;\n{rules}}}\n}}\n"
+            "table ip {TABLE} {{ chain out {{ type route hook output priority -150;\n{}}}\n}}\n",
+            rules.concat()
         );
         let mut nft = command_in(namespace, "nft");
         output_of(nft.arg(table))?;

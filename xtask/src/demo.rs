@@ -107,7 +107,7 @@ fn explain(office: &Office) -> Result<()> {
         "\nInstalled: the chart charts/pbx-ha, and examples/{NAME}.yaml in the namespace {NAMESPACE}."
     );
     println!(
-        "A SIP client on another node asks {} every 2 ms, alternately from a new port and from a kept one.",
+        "A SIP client on another node asks {} every 2 ms, from a kept port, and every fourth time from a new one.",
         office.service()?
     );
     Ok(())

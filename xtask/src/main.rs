@@ -43,6 +43,12 @@ enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Answer SIP OPTIONS at an address: the small service of the failover benchmark
+    #[command(hide = true)]
+    Responder {
+        /// Where.
+        address: std::net::SocketAddrV4,
+    },
     /// Write the generated files: the chart's CRD
     Generate {
         /// Only say whether they are fresh
@@ -83,6 +89,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Model(arguments) => model::run(&arguments)?,
         Command::Simulate(arguments) => simulate::run(&arguments)?,
         Command::Bench(command) => bench::run(command)?,
+        Command::Responder { address } => pbx_tests::failover::responder::serve(address)?,
         Command::Generate { check } => generate::run(check)?,
     }
     Ok(ExitCode::SUCCESS)

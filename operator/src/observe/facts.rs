@@ -149,6 +149,13 @@ impl PodFacts {
     }
 }
 
+impl PodFacts {
+    /// Not of a former cluster of the same name: its pods may still be ending, and their sidecars still tell its history.
+    pub fn is_of_cluster_made_at(&self, moment: Timestamp) -> bool {
+        self.created_at >= moment
+    }
+}
+
 /// The Ready condition is made, as False, when kubelet takes the pod; its transition moves only when it was True between.
 fn was_never_ready(ready: Option<&PodCondition>, started_at: Option<Timestamp>) -> bool {
     let changed_at = ready.and_then(|ready| ready.last_transition_time.as_ref());
@@ -236,6 +243,14 @@ mod tests {
             "metadata: {{name: office-0, namespace: default, uid: u, creationTimestamp: '2026-01-01T00:00:00Z'}}\nstatus: {status}"
         );
         PodFacts::of(&serde_yaml::from_str(&yaml).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_pod_older_than_the_cluster_is_of_a_former_one() {
+        let pod = pod("{}");
+        assert!(pod.is_of_cluster_made_at(pod.created_at));
+        let later = pod.created_at + jiff::SignedDuration::from_secs(1);
+        assert!(!pod.is_of_cluster_made_at(later));
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Observer {
     /// One turn; returns when the next is due by itself.
     async fn turn(&mut self) -> Option<Instant> {
         let cluster = self.tools.stores.clusters.get(&self.key.object_ref())?;
-        let pods = self.pods();
+        let pods = self.pods(&cluster);
         self.follow(&pods);
         let observed = self.observe(&cluster, pods);
         let now = Timestamp::now();
@@ -170,11 +170,13 @@ impl Observer {
         Some(since + patience).filter(|until| *until > Instant::now())
     }
 
-    fn pods(&self) -> BTreeMap<String, PodFacts> {
+    fn pods(&self, cluster: &PbxCluster) -> BTreeMap<String, PodFacts> {
         let pods = self.tools.stores.pods.state();
+        let began_at = created_at(cluster);
         pods.iter()
             .filter(|pod| ClusterKey::of_labelled(&***pod).as_ref() == Some(&self.key))
             .filter_map(|pod| PodFacts::of(pod))
+            .filter(|pod| pod.is_of_cluster_made_at(began_at))
             .map(|mut pod| {
                 pod.is_terminating |= self.deleted.contains(&pod.uid);
                 (pod.name.clone(), pod)
@@ -187,9 +189,7 @@ impl Observer {
         let set = self.tools.stores.stateful_sets.get(&set_ref);
         Observed {
             name: self.key.name.clone(),
-            created_at: cluster
-                .creation_timestamp()
-                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            created_at: created_at(cluster),
             nodes: cluster.spec.nodes,
             initdead: cluster.spec.failover.initdead.get(),
             status: self.writer.known_status(cluster),
@@ -288,6 +288,11 @@ impl Observer {
     fn lease_ref(&self) -> ObjectRef<k8s_openapi::api::coordination::v1::Lease> {
         ObjectRef::new(&pbx_crds::names::lease(&self.key.name)).within(&self.key.namespace)
     }
+}
+
+fn created_at(cluster: &PbxCluster) -> Timestamp {
+    let created_at = cluster.creation_timestamp();
+    created_at.map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
 fn from_now(at: Timestamp, now: Timestamp) -> Instant {

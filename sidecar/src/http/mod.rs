@@ -184,8 +184,11 @@ fn pieces(
 async fn flight(State(shared): State<Shared>) -> Response {
     match shared.door.take().await {
         Some((bytes, place)) => {
-            let body = Body::from_stream(pieces(bytes.into(), place));
-            ([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
+            let head = [
+                (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+                (header::CONTENT_LENGTH, bytes.len().to_string()),
+            ];
+            (head, Body::from_stream(pieces(bytes.into(), place))).into_response()
         }
         None => (
             StatusCode::SERVICE_UNAVAILABLE,

@@ -1,9 +1,10 @@
 //! Everything that may wait, on one thread beside the core's: API calls, traffic, Asterisk's boot and trunks, history, report.
 //!
-//! Reading order: this file (state, loop, dispatch), [`pbx`] (Asterisk), [`traffic`] (the EndpointSlice).
+//! Reading order: this file (state, loop, dispatch), [`pbx`] (Asterisk), [`traffic`] (the EndpointSlice), [`host`] (floating addresses).
 //!
 //! One owner of all state: events come in through one bounded queue, what takes time is a task that ends in an event.
 
+mod host;
 mod pbx;
 mod traffic;
 
@@ -32,6 +33,8 @@ use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
 use crate::recorder::entry::Mark;
 use crate::report::{Known, build_report, slow_link};
+
+pub use self::host::Host;
 
 /// Nothing is due: the loop waits for events.
 const IDLE: Duration = Duration::from_hours(1);
@@ -93,6 +96,7 @@ enum End {
 pub struct Services {
     checked: Arc<Checked>,
     objects: Option<Objects>,
+    host: Option<Host>,
     channels: Channels,
     metrics: Metrics,
     done: mpsc::Sender<Done>,
@@ -121,6 +125,7 @@ impl Services {
     pub fn start(
         checked: Arc<Checked>,
         objects: Option<Objects>,
+        host: Option<Host>,
         channels: Channels,
         metrics: Metrics,
         history: History,
@@ -133,6 +138,7 @@ impl Services {
             supervisor: Supervisor::new(needs_traffic_read),
             checked,
             objects,
+            host,
             channels,
             metrics,
             done,
@@ -182,6 +188,7 @@ impl Services {
                     None => return,
                 },
                 Some(done) = done.recv() => self.on_done(done),
+                event = host::next_event(&mut self.host) => self.on_host(event),
                 changed = self.channels.view.changed() => if changed.is_err() { return },
                 _ = terminate.recv() => {
                     self.is_signalled = true;
@@ -190,6 +197,7 @@ impl Services {
                 () = tokio::time::sleep(wait) => {}
             }
             if self.end == End::Left && self.is_signalled {
+                self.take_addresses_away().await;
                 return;
             }
             self.tend_asterisk();
@@ -264,6 +272,7 @@ impl Services {
             Notice::EpochRaised { epoch } => self.active_epoch = self.active_epoch.map(|_| epoch),
             Notice::Demoted { .. } => {
                 self.active_epoch = None;
+                self.silence_addresses();
                 self.supervisor.on_role(false);
             }
             Notice::RestartedInPlace { .. } => {
@@ -339,7 +348,7 @@ impl Services {
 
     fn tell_condition(&mut self) {
         let condition = Condition {
-            is_ready: self.supervisor.is_ready(),
+            is_ready: self.supervisor.is_ready() && self.is_network_ready(),
             is_api_reachable: self.is_api_reachable,
             rank: 0,
         };
@@ -391,7 +400,7 @@ impl Services {
         let known = Known {
             view,
             phase: self.supervisor.phase(),
-            is_ready: self.supervisor.is_ready(),
+            is_ready: self.supervisor.is_ready() && self.is_network_ready(),
             is_terminating: self.end != End::NotAsked,
             version: self
                 .booted
@@ -405,6 +414,7 @@ impl Services {
                 .crash
                 .as_ref()
                 .or(self.fault.as_ref())
+                .or_else(|| self.host.as_ref()?.problem())
                 .or(slow.as_ref()),
             ledger: self.history.ledger(),
         };

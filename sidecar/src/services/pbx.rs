@@ -26,7 +26,7 @@ impl Services {
                     configured.link(false);
                 }
                 self.configured = Some(configured);
-                self.supervisor.on_config();
+                self.allow_asterisk();
             }
             Err(error) => {
                 tracing::error!(
@@ -39,6 +39,13 @@ impl Services {
                     message: error.to_string(),
                 });
             }
+        }
+    }
+
+    /// It may start once it has its configuration, and the addresses that it may be bound to.
+    pub(super) fn allow_asterisk(&mut self) {
+        if self.configured.is_some() && self.is_network_ready() {
+            self.supervisor.on_config();
         }
     }
 

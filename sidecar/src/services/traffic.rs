@@ -25,6 +25,7 @@ impl Services {
     }
 
     pub(super) fn move_traffic(&mut self, epoch: Epoch) {
+        self.announce_addresses();
         let Some(traffic) = self.slice() else {
             return;
         };

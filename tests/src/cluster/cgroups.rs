@@ -17,6 +17,13 @@ pub(super) fn unified_mount() -> Result<PathBuf> {
         .context("no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
 }
 
+/// Where the freezer of the old hierarchies is mounted.
+pub(super) fn old_freezer_mount() -> Result<PathBuf> {
+    let is_freezer = |mount: &PathBuf| mount.ends_with("freezer");
+    let found = mounts(&["cgroup"])?.into_iter().find(is_freezer);
+    found.context("no freezer of cgroup v1 is mounted")
+}
+
 /// Makes the group of all containers, with the weight in CPU contention that it has on a real
 /// node: that of a task for each core. Left to the runtime, it would weigh as much as one task of
 /// the machine.

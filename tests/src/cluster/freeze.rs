@@ -1,4 +1,4 @@
-//! Processes that stand still: by the freezer of the unified cgroup hierarchy, which nothing
+//! Processes that stand still: by the freezer of the unified cgroup hierarchy or of the old ones, which nothing
 //! inside can notice or catch, or by SIGSTOP. Both end when the value is dropped, so a test that
 //! fails leaves nothing frozen.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::cgroups::unified_mount;
+use super::cgroups::{old_freezer_mount, unified_mount};
 use super::process::{Process, cgroups, is_stopped, wait_until};
 
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,10 +19,20 @@ const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Makes the names of groups unique within this process.
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 
+/// Which freezer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freezer {
+    /// Of cgroup v2.
+    Unified,
+    /// Of cgroup v1.
+    Old,
+}
+
 /// Processes held by the cgroup freezer.
 #[derive(Debug)]
 #[must_use = "dropping it thaws the processes"]
 pub struct Frozen {
+    freezer: Freezer,
     /// A group below each group that a process was in, so that whoever looks for the processes of
     /// a container still finds them.
     groups: BTreeSet<PathBuf>,
@@ -38,15 +48,24 @@ pub struct Stopped {
 /// Freezes `processes`, those of one container all at once; returns when the kernel reports them
 /// frozen.
 pub fn freeze(processes: &[Process]) -> Result<Frozen> {
+    freeze_by(Freezer::Unified, processes)
+}
+
+/// The same by the freezer of one's choice.
+pub fn freeze_by(freezer: Freezer, processes: &[Process]) -> Result<Frozen> {
     ensure!(!processes.is_empty(), "there is no process to freeze");
-    let root = unified_mount()?;
+    let root = match freezer {
+        Freezer::Unified => unified_mount()?,
+        Freezer::Old => old_freezer_mount()?,
+    };
     let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("pbxha-freezer-{}-{number}", std::process::id());
     let mut frozen = Frozen {
+        freezer,
         groups: BTreeSet::new(),
     };
     for process in processes {
-        let origin = root.join(unified_path(&cgroups(process.pid)).trim_start_matches('/'));
+        let origin = root.join(freezer.path(&cgroups(process.pid)).trim_start_matches('/'));
         let group = origin.join(&name);
         if frozen.groups.insert(group.clone()) {
             fs::create_dir(&group).with_context(|| format!("create {}", group.display()))?;
@@ -80,18 +99,31 @@ impl Frozen {
     }
 
     fn set(&self, is_frozen: bool) -> Result<()> {
-        let value = if is_frozen { "1" } else { "0" };
+        let (file, value) = match (self.freezer, is_frozen) {
+            (Freezer::Unified, true) => ("cgroup.freeze", "1"),
+            (Freezer::Unified, false) => ("cgroup.freeze", "0"),
+            (Freezer::Old, true) => ("freezer.state", "FROZEN"),
+            (Freezer::Old, false) => ("freezer.state", "THAWED"),
+        };
         // First all groups, then the waiting, so that they freeze together.
         for group in &self.groups {
-            fs::write(group.join("cgroup.freeze"), value)
-                .with_context(|| format!("write cgroup.freeze of {}", group.display()))?;
+            fs::write(group.join(file), value)
+                .with_context(|| format!("write {file} of {}", group.display()))?;
         }
         // A group whose processes have all died is never frozen.
-        let wanted = [format!("frozen {value}"), "populated 0".to_owned()];
+        let wanted = [
+            format!("frozen {value}"),
+            "populated 0".to_owned(),
+            value.to_owned(),
+        ];
+        let told = match self.freezer {
+            Freezer::Unified => "cgroup.events",
+            Freezer::Old => file,
+        };
         self.groups.iter().try_for_each(|group| {
             wait_until("the freezer", FREEZE_TIMEOUT, || {
-                let events = fs::read_to_string(group.join("cgroup.events"));
-                let events = events.context("read cgroup.events")?;
+                let events = fs::read_to_string(group.join(told));
+                let events = events.with_context(|| format!("read {told}"))?;
                 Ok(events
                     .lines()
                     .any(|line| wanted.iter().any(|wanted| wanted == line)))
@@ -143,12 +175,20 @@ fn move_to(group: &Path, pid: u32) -> Result<()> {
         .with_context(|| format!("move process {pid} to {}", group.display()))
 }
 
-/// The group of a process in the unified hierarchy, whose number is 0.
-fn unified_path(proc_cgroup: &str) -> &str {
-    proc_cgroup
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .unwrap_or("/")
+impl Freezer {
+    /// The group of a process in its hierarchy; the unified one has the number 0 and no name.
+    fn path(self, proc_cgroup: &str) -> &str {
+        let marked = match self {
+            Self::Unified => "0::",
+            Self::Old => ":freezer:",
+        };
+        let lines = proc_cgroup.lines();
+        let mut found = lines.filter_map(|line| match self {
+            Self::Unified => line.strip_prefix(marked),
+            Self::Old => line.split_once(marked).map(|(_, path)| path),
+        });
+        found.next().unwrap_or("/")
+    }
 }
 
 #[cfg(test)]
@@ -203,6 +243,11 @@ mod tests {
     fn frozen_process_does_nothing_until_thawed() {
         if unified_mount().is_ok() && rustix::process::geteuid().is_root() {
             check_both(|process| Ok(Box::new(freeze(std::slice::from_ref(process))?)));
+            if old_freezer_mount().is_ok() {
+                let old =
+                    |process: &Process| freeze_by(Freezer::Old, std::slice::from_ref(process));
+                check_both(|process| Ok(Box::new(old(process)?)));
+            }
             let own = format!("pbxha-freezer-{}-", std::process::id());
             let left = fs::read_dir(unified_mount().unwrap())
                 .unwrap()
@@ -222,7 +267,9 @@ mod tests {
 
     #[test]
     fn unified_group_is_the_one_without_controllers() {
-        assert_eq!(unified_path("4:memory:/a\n0::/b/c\n"), "/b/c");
-        assert_eq!(unified_path("4:memory:/a\n"), "/");
+        let both = "4:memory:/a\n3:freezer:/d\n0::/b/c\n";
+        assert_eq!(Freezer::Unified.path(both), "/b/c");
+        assert_eq!(Freezer::Old.path(both), "/d");
+        assert_eq!(Freezer::Unified.path("4:memory:/a\n"), "/");
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 const CALL_ID: &str = "pbxha-probe-";
 
 /// An OPTIONS without a user part, which Asterisk answers with 200 whoever asks.
-pub(super) fn options(run: u64, number: usize, from: SocketAddr, to: SocketAddr) -> String {
+pub(crate) fn options(run: u64, number: usize, from: SocketAddr, to: SocketAddr) -> String {
     format!(
         "OPTIONS sip:{to} SIP/2.0\r\n\
          Via: SIP/2.0/UDP {from};rport;branch=z9hG4bK-{run}-{number}\r\n\
@@ -21,7 +21,7 @@ pub(super) fn options(run: u64, number: usize, from: SocketAddr, to: SocketAddr)
 }
 
 /// The number of the request of `run` that these bytes answer with 200.
-pub(super) fn answered_number(run: u64, message: &[u8]) -> Option<usize> {
+pub(crate) fn answered_number(run: u64, message: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(message).ok()?;
     if !text.starts_with("SIP/2.0 200 ") {
         return None;

@@ -154,18 +154,8 @@ fn in_words(values: &[(&str, f64)]) -> String {
 fn write_readme(table: &str) -> Result<()> {
     let path = repository().join("README.md");
     let text = fs::read_to_string(&path).context("read README.md")?;
-    let fresh = replace_between(&text, table)?;
+    let fresh = super::replace_between(&text, (BEGIN, END), table)?;
     fs::write(&path, fresh).context("write README.md")
-}
-
-fn replace_between(text: &str, table: &str) -> Result<String> {
-    let (before, rest) = text
-        .split_once(BEGIN)
-        .with_context(|| format!("README.md has no line {BEGIN}"))?;
-    let (_, after) = rest
-        .split_once(END)
-        .with_context(|| format!("README.md has no line {END}"))?;
-    Ok(format!("{before}{BEGIN}\n{table}{END}{after}"))
 }
 
 #[cfg(test)]
@@ -189,9 +179,9 @@ mod tests {
     #[test]
     fn table_replaces_the_old_one_only() {
         let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let fresh = replace_between(&text, "new\n").unwrap();
+        let fresh = crate::bench::replace_between(&text, (BEGIN, END), "new\n").unwrap();
         assert_eq!(fresh, format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
-        assert!(replace_between("no markers", "new").is_err());
+        assert!(crate::bench::replace_between("no markers", (BEGIN, END), "new").is_err());
     }
 
     #[test]

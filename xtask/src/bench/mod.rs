@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: measured figures, as a table and as JSON.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Subcommand;
 
 mod e2e;
+mod failover;
 mod figures;
 mod groups;
 
@@ -12,11 +13,25 @@ mod groups;
 pub(crate) enum Command {
     /// Failovers of the whole system on the local cluster, from the cause to the first answer (needs root; up to 30 minutes)
     E2e(e2e::Arguments),
+    /// pbx-ha on bare hosts against keepalived, in turns, under the same faults (needs root, keepalived and nft; ends within 30 minutes)
+    Failover(failover::Arguments),
 }
 
 /// Carries out one command.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::E2e(arguments) => e2e::run(&arguments),
+        Command::Failover(arguments) => failover::run(&arguments),
     }
+}
+
+/// A document with what stands between two markers replaced.
+fn replace_between(text: &str, (begin, end): (&str, &str), table: &str) -> Result<String> {
+    let (before, rest) = text
+        .split_once(begin)
+        .with_context(|| format!("the document has no line {begin}"))?;
+    let (_, after) = rest
+        .split_once(end)
+        .with_context(|| format!("the document has no line {end}"))?;
+    Ok(format!("{before}{begin}\n{table}{end}{after}"))
 }

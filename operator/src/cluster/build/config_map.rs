@@ -79,6 +79,7 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
             trunks: cluster.trunks,
         },
         record_dir: "/run/pbx-ha/record".into(),
+        network: None,
         kubernetes: Some(KubernetesConfig {
             namespace: cluster.namespace.clone(),
             lease: names::lease(&cluster.name),

@@ -1,0 +1,285 @@
+//! The fence: nothing passes to or from a floating address unless the kernel's own timeouts say that authority lasts.
+//!
+//! Reading order: [`ruleset`] (the rules), [`lease`] (when it may be opened, and until when), [`wire`] and [`kernel`] (how the
+//! kernel is told), this file (the thread). It has a thread of its own because nftables is one lock for the whole network
+//! namespace: somebody who loads a large rule set must not hold up a heartbeat.
+//!
+//! What is left out: who may be active, and until when. The core says that, as deadlines.
+
+mod kernel;
+mod lease;
+mod ruleset;
+mod wire;
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use pbx_core::BootTime;
+use prometheus_client::metrics::counter::Counter;
+use thiserror::Error;
+
+pub use self::kernel::FenceError;
+use self::kernel::Kernel;
+use self::lease::{Lease, Slot};
+use super::plan::Plan;
+use crate::metrics::Metrics;
+
+/// A rule set that somebody else changed is noticed within this time.
+const CHECK_EVERY: Duration = Duration::from_millis(700);
+/// A refresh that was late is tried again with a fresh clock, so often.
+const TRIES: u32 = 3;
+const QUEUE: usize = 64;
+
+/// What the core's loop wants of the fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Let the service pass until then.
+    Open(BootTime),
+    /// Let nothing pass.
+    Close,
+}
+
+/// What the fence tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FenceEvent {
+    /// Service may pass until then; the kernel ends it.
+    Standing(BootTime),
+    /// The rules are there as they should be.
+    Sound,
+    /// The rules are not there, and could not be loaded: a stable reason, and what is wrong.
+    Broken {
+        /// Stable, `CamelCase`.
+        reason: &'static str,
+        /// A sentence.
+        message: String,
+    },
+}
+
+/// Orders the fence about; never waits for it.
+#[derive(Clone, Debug)]
+pub struct FenceHandle {
+    orders: SyncSender<Order>,
+    queue_full: Counter,
+}
+
+impl FenceHandle {
+    /// Lets the service pass until `deadline`. [`FenceEvent::Standing`] confirms it.
+    pub fn open(&self, deadline: BootTime) {
+        self.send(Order::Open(deadline));
+    }
+
+    /// Lets nothing pass.
+    pub fn close(&self) {
+        self.send(Order::Close);
+    }
+
+    /// A lost order costs availability only: what was open ends by the kernel's clock.
+    fn send(&self, order: Order) {
+        if self.orders.try_send(order).is_err() {
+            self.queue_full.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+impl FenceHandle {
+    /// Whose orders nobody carries out.
+    pub fn to_nowhere() -> Self {
+        Self {
+            orders: sync_channel(QUEUE).0,
+            queue_full: Counter::default(),
+        }
+    }
+}
+
+/// The thread could not be started.
+#[derive(Debug, Error)]
+#[error("cannot start the thread of the fence")]
+pub struct StartError(#[from] std::io::Error);
+
+/// Starts the thread, which loads the rules at once and keeps them. `tell` is called from it and must not block.
+pub fn start(
+    plan: &Plan,
+    metrics: Metrics,
+    tell: impl Fn(FenceEvent) + Send + 'static,
+) -> Result<FenceHandle, StartError> {
+    let (orders, inbox) = sync_channel(QUEUE);
+    let queue_full = metrics.queue_full.clone();
+    let keeper = Keeper {
+        rules: ruleset::rules(plan),
+        table: plan.table.clone(),
+        loaded: None,
+        wanted: None,
+        said: None,
+        metrics,
+        tell: Box::new(tell),
+    };
+    std::thread::Builder::new()
+        .name("fence".into())
+        .spawn(move || keeper.run(&inbox))?;
+    Ok(FenceHandle { orders, queue_full })
+}
+
+/// Takes the rules away: for a node that has left, and whose addresses are gone.
+pub fn remove(plan: &Plan) -> Result<(), FenceError> {
+    kernel::load(&ruleset::removal(plan))
+}
+
+/// What runs on the thread.
+struct Keeper {
+    rules: String,
+    table: String,
+    loaded: Option<Loaded>,
+    /// The latest deadline ordered, until it is closed: what a mended fence is opened with again.
+    wanted: Option<BootTime>,
+    /// What was told last, so that each thing is told once.
+    said: Option<FenceEvent>,
+    metrics: Metrics,
+    tell: Box<dyn Fn(FenceEvent) + Send>,
+}
+
+struct Loaded {
+    kernel: Kernel,
+    lease: Lease,
+    fingerprint: Vec<u8>,
+}
+
+impl Keeper {
+    fn run(mut self, inbox: &Receiver<Order>) {
+        self.check();
+        let mut next_check = Instant::now() + CHECK_EVERY;
+        loop {
+            let wait = next_check.saturating_duration_since(Instant::now());
+            match inbox.recv_timeout(wait) {
+                Ok(order) => self.on_order(newest(order, inbox)),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.check();
+                    next_check = Instant::now() + CHECK_EVERY;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn on_order(&mut self, order: Order) {
+        let result = match order {
+            Order::Open(deadline) => {
+                self.wanted = Some(deadline);
+                self.open(deadline)
+            }
+            Order::Close => {
+                self.wanted = None;
+                self.loaded
+                    .as_mut()
+                    .map_or(Ok(()), |loaded| loaded.kernel.close())
+            }
+        };
+        if let Err(error) = result {
+            self.on_changed(&error.to_string());
+        }
+    }
+
+    /// Both phases. A deadline that cannot be kept opens nothing, and is not confirmed.
+    fn open(&mut self, deadline: BootTime) -> Result<(), FenceError> {
+        let Some(loaded) = &mut self.loaded else {
+            return Ok(());
+        };
+        for _ in 0..TRIES {
+            let Some(fill) = loaded.lease.fill(now(), deadline) else {
+                break;
+            };
+            loaded.kernel.fill(fill)?;
+            if let Some(slot) = loaded.lease.point(now()) {
+                loaded.kernel.point(slot)?;
+                Metrics::count(&self.metrics.fence, "Refreshed");
+                (self.tell)(FenceEvent::Standing(deadline));
+                return Ok(());
+            }
+            Metrics::count(&self.metrics.fence, "Late");
+        }
+        Ok(())
+    }
+
+    /// Looks whether the rules stand as they were loaded; loads them if not.
+    fn check(&mut self) {
+        let changed = match &mut self.loaded {
+            None => Some("not loaded yet".to_owned()),
+            Some(loaded) => match loaded.kernel.fingerprint() {
+                Ok(found) if found == loaded.fingerprint => None,
+                Ok(_) => Some("somebody changed its rules".to_owned()),
+                Err(error) => Some(error.to_string()),
+            },
+        };
+        if let Some(why) = changed {
+            self.on_changed(&why);
+        }
+    }
+
+    /// An emptied rule set lets everything pass: the rules come back closed, and are opened again for what is wanted.
+    fn on_changed(&mut self, why: &str) {
+        let was_loaded = self.loaded.take().is_some();
+        match load(&self.rules, &self.table) {
+            Ok(loaded) => {
+                if was_loaded {
+                    tracing::warn!(
+                        why,
+                        "the fence was changed by somebody else and is mended: keep other tools off its tables"
+                    );
+                    Metrics::count(&self.metrics.fence, "Mended");
+                }
+                self.loaded = Some(loaded);
+                self.say(FenceEvent::Sound);
+                if let Some(deadline) = self.wanted
+                    && let Err(error) = self.open(deadline)
+                {
+                    self.on_broken(&error);
+                }
+            }
+            Err(error) => self.on_broken(&error),
+        }
+    }
+
+    fn on_broken(&mut self, error: &FenceError) {
+        self.loaded = None;
+        Metrics::count(&self.metrics.fence, "Broken");
+        self.say(FenceEvent::Broken {
+            reason: error.reason(),
+            message: error.to_string(),
+        });
+    }
+
+    fn say(&mut self, event: FenceEvent) {
+        if self.said.as_ref() != Some(&event) {
+            self.said = Some(event.clone());
+            (self.tell)(event);
+        }
+    }
+}
+
+/// Loads the rules and takes over what stands in them.
+fn load(rules: &str, table: &str) -> Result<Loaded, FenceError> {
+    kernel::load(rules)?;
+    let mut kernel = Kernel::open(table)?;
+    let lease = Lease::new(kernel.pointer()?.unwrap_or(Slot::A));
+    let fingerprint = kernel.fingerprint()?;
+    Ok(Loaded {
+        kernel,
+        lease,
+        fingerprint,
+    })
+}
+
+/// A later order replaces an earlier one of its kind; after a stall only the last counts.
+fn newest(mut order: Order, inbox: &Receiver<Order>) -> Order {
+    while let Ok(next) = inbox.try_recv() {
+        order = next;
+    }
+    order
+}
+
+fn now() -> BootTime {
+    BootTime(pbx_guard::boot_now_ns())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! A bare host as its administrator would set it up: files, root file system, the two processes under the guard.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use pbx_crds::cluster::TrunkPolicy;
+use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
+use pbx_crds::sidecar_config::{
+    AsteriskConfig, FenceConfig, HeartbeatConfig, LinkAddress, NetworkConfig, PeerConfig,
+    SidecarConfig, VipConfig,
+};
+
+use super::{BareHosts, VIP, VIP6, name_of, write};
+use crate::netns::HOST_LINK;
+use crate::progress::output_of;
+
+/// Where an Asterisk without a floating address listens.
+const ANY: &str = "0.0.0.0";
+const KEY: [u8; 32] = [0x5a; 32];
+
+impl BareHosts {
+    pub(super) fn prepare(&self, index: usize) -> Result<()> {
+        let home = self.home(index);
+        for part in ["root", "upper", "work", "config", "record", "user"] {
+            let path = home.join(part);
+            fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        }
+        mount_root(&home, &self.rootfs)?;
+        write(&home.join("user/pjsip.conf"), self.pjsip().as_bytes())?;
+        write(&home.join("key"), &KEY)?;
+        let settings = serde_yaml::to_string(&self.settings(index, &home))
+            .context("write the sidecar's file")?;
+        write(&home.join("sidecar.yaml"), settings.as_bytes())?;
+        if self.settings.has_vip {
+            // An address in the floating one's network, as a host has it.
+            let own = format!("fd00:65::{}/64", index + 1);
+            let host = self.host(index);
+            output_of(
+                host.command("ip")
+                    .args(["addr", "add", &own, "dev", HOST_LINK, "nodad"]),
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_host(&mut self, index: usize) -> Result<()> {
+        let (home, programs) = (self.home(index), self.programs.clone());
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let guard = text(programs.join("pbx-guard"));
+        let asterisk = [
+            "pbx".to_owned(),
+            "--socket".to_owned(),
+            text(home.join("guard.sock")),
+            "--".to_owned(),
+            "chroot".to_owned(),
+            text(home.join("root")),
+            "asterisk".to_owned(),
+            "-f".to_owned(),
+            "-C".to_owned(),
+            text(home.join("config/current/asterisk.conf")),
+        ];
+        let sidecar = [
+            "sidecar".to_owned(),
+            "--".to_owned(),
+            text(programs.join("pbx-sidecar")),
+            "run".to_owned(),
+            "--config".to_owned(),
+            text(home.join("sidecar.yaml")),
+        ];
+        self.spawn(index, &guard, &asterisk, &home.join("asterisk.log"))?;
+        self.spawn(index, &guard, &sidecar, &home.join("sidecar.log"))
+    }
+
+    fn spawn(&mut self, index: usize, guard: &str, arguments: &[String], log: &Path) -> Result<()> {
+        let output = File::create(log).with_context(|| format!("create {}", log.display()))?;
+        let errors = output.try_clone().context("share the log")?;
+        let mut command = self.lan.hosts()[index].command(guard);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
+        self.children[index].push(command.spawn().context("start the guard")?);
+        Ok(())
+    }
+
+    fn pjsip(&self) -> String {
+        let four = if self.settings.has_vip {
+            VIP.to_string()
+        } else {
+            ANY.to_owned()
+        };
+        let mut text = format!("[udp]\ntype=transport\nprotocol=udp\nbind={four}:5060\n\n");
+        if self.settings.has_vip {
+            text = format!("{text}[udp6]\ntype=transport\nprotocol=udp\nbind=[{VIP6}]:5060\n\n");
+        }
+        text + "[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\n"
+    }
+
+    fn network(&self) -> Option<NetworkConfig> {
+        let vip = |address: String| VipConfig {
+            address,
+            interface: HOST_LINK.into(),
+        };
+        self.settings.has_vip.then(|| NetworkConfig {
+            vip: vec![vip(format!("{VIP}/24")), vip(format!("{VIP6}/64"))],
+            fence: FenceConfig::default(),
+        })
+    }
+
+    fn settings(&self, index: usize, home: &Path) -> SidecarConfig {
+        let nodes = (0..self.count()).map(|index| self.peer(index));
+        let any = Ipv4Addr::UNSPECIFIED;
+        SidecarConfig {
+            cluster: "office".into(),
+            node: Some(name_of(index)),
+            nodes: nodes.collect(),
+            heartbeat: HeartbeatConfig {
+                listen: None,
+                key_file: home.join("key"),
+            },
+            failover: self.settings.failover.clone(),
+            http: SocketAddr::from((any, HTTP_PORT)),
+            asterisk: AsteriskConfig {
+                guard_socket: home.join("guard.sock"),
+                defaults_dir: self.rootfs.join("etc/asterisk"),
+                user_dirs: vec![home.join("user")],
+                config_dir: home.join("config"),
+                trunks: TrunkPolicy::default(),
+            },
+            record_dir: home.join("record"),
+            network: self.network(),
+            kubernetes: None,
+        }
+    }
+
+    /// In the short form of one link, or with a name for each.
+    fn peer(&self, index: usize) -> PeerConfig {
+        let at = |address: Ipv4Addr| SocketAddr::from((address, HEARTBEAT_PORT));
+        let first = at(self.lan.hosts()[index].address);
+        let link = |name: &str, address| LinkAddress {
+            name: name.to_owned(),
+            address,
+        };
+        let second = self.lan.cables().get(index);
+        PeerConfig {
+            name: name_of(index),
+            address: second.is_none().then_some(first),
+            addresses: second.map_or_else(Vec::new, |cable| {
+                vec![link("wan", at(cable.address)), link("lan", first)]
+            }),
+        }
+    }
+}
+
+/// A root file system of the host's own, so that three Asterisks do not share a database; the configuration is at the same path in it.
+fn mount_root(home: &Path, rootfs: &Path) -> Result<()> {
+    let root = home.join("root");
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        rootfs.display(),
+        home.join("upper").display(),
+        home.join("work").display()
+    );
+    let mut overlay = Command::new("mount");
+    overlay.args(["-t", "overlay", "overlay", "-o", &layers]);
+    output_of(overlay.arg(&root))?;
+    let bound = bound_config(&root);
+    fs::create_dir_all(&bound).with_context(|| format!("create {}", bound.display()))?;
+    for folder in ["run/asterisk", "var/log/asterisk", "var/lib/asterisk/cache"] {
+        let path = root.join(folder);
+        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+    }
+    let mut bind = Command::new("mount");
+    bind.arg("--bind").arg(home.join("config")).arg(&bound);
+    output_of(&mut bind).map(drop)
+}
+
+/// Where the configuration folder beside `root` is found inside it.
+pub(super) fn bound_config(root: &Path) -> PathBuf {
+    let config = root.with_file_name("config");
+    let inside = config.strip_prefix("/").unwrap_or(&config);
+    root.join(inside)
+}

@@ -1,0 +1,189 @@
+//! Linux-HA heartbeat 3 with its own resource management: two nodes, one address, tuned to a deadtime of 500 ms. It does not watch
+//! its service, so a killed one is nobody's business.
+
+use std::fs;
+use std::net::SocketAddrV4;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use super::Contender;
+use super::simple_hosts::{SimpleHosts, TARGET, require};
+use crate::cluster::{Process, wait_until};
+use crate::netns::{HOST_LINK, Lan};
+
+const NODES: usize = 2;
+const WHOLE_LIMIT: Duration = Duration::from_mins(1);
+/// A machine of its own as far as heartbeat looks: name, configuration, state. `$1` is the host's folder, `$2` its name.
+const ENCLOSED: &str = r#"
+hostname "$2"
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mkdir -p /run/lock /run/heartbeat/ccm /run/heartbeat/crm /run/heartbeat/dopd /run/resource-agents /run/heartbeat/rsctmp
+chown hacluster:haclient /run/heartbeat/ccm /run/heartbeat/crm /run/heartbeat/dopd
+mount --bind "$1/ha.d" /etc/ha.d
+mount --bind "$1/state" /var/lib/heartbeat
+exec /usr/libexec/heartbeat/heartbeat
+"#;
+
+/// The contender.
+#[derive(Debug)]
+pub struct Heartbeat {
+    hosts: SimpleHosts,
+}
+
+impl Heartbeat {
+    /// Starts it. `responder` is the command of the service.
+    pub fn start(name: &str, responder: &[String]) -> Result<Self> {
+        require("cl_status", "heartbeat")?;
+        let mut this = Self {
+            hosts: SimpleHosts::create(name, NODES as u8, responder)?,
+        };
+        for node in 0..NODES {
+            this.configure(node)?;
+            this.start_node(node)?;
+        }
+        Ok(this)
+    }
+
+    fn configure(&self, node: usize) -> Result<()> {
+        let home = self.hosts.home(node);
+        for (from, to) in [("/etc/ha.d", "ha.d"), ("/var/lib/heartbeat", "state")] {
+            let mut copy = std::process::Command::new("cp");
+            crate::progress::output_of(copy.arg("-a").arg(from).arg(home.join(to)))?;
+        }
+        let peer = self.hosts.lan.hosts()[1 - node].address;
+        let settings = format!(
+            "logfile {}\nlogfacility none\nkeepalive 100ms\ndeadtime 500ms\nwarntime 250ms\ninitdead 5\nudpport 694\n\
+             ucast {HOST_LINK} {peer}\nauto_failback off\nnode node0\nnode node1\n",
+            home.join("ha.log").display()
+        );
+        let resources = format!("node0 IPaddr2::{}/24/{HOST_LINK}\n", TARGET.ip());
+        let files = [
+            ("ha.cf", settings.as_str()),
+            ("haresources", &resources),
+            ("authkeys", "auth 1\n1 crc\n"),
+        ];
+        for (file, text) in files {
+            let path = home.join("ha.d").join(file);
+            fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+                .context("protect the keys")?;
+        }
+        Ok(())
+    }
+
+    fn start_node(&mut self, node: usize) -> Result<()> {
+        if !self.hosts.is_running(node, "responder") {
+            self.hosts.start_responder(node)?;
+        }
+        if self.daemons(node)?.is_empty() {
+            let home = self.hosts.home(node).to_string_lossy().into_owned();
+            let words = [
+                "unshare",
+                "--mount",
+                "--uts",
+                "--ipc",
+                "sh",
+                "-c",
+                ENCLOSED,
+                "sh",
+                &home,
+                &format!("node{node}"),
+            ];
+            self.hosts
+                .start(node, "heartbeat", &words.map(str::to_owned))?;
+        }
+        Ok(())
+    }
+
+    fn daemons(&self, node: usize) -> Result<Vec<Process>> {
+        let mut processes = self.hosts.processes(node)?;
+        processes.retain(|process| {
+            process
+                .arguments
+                .first()
+                .is_some_and(|name| name.starts_with("heartbeat"))
+        });
+        Ok(processes)
+    }
+
+    /// Asked inside, where its socket is.
+    fn status(&self, node: usize, question: &[&str]) -> Result<String> {
+        let daemon = self
+            .daemons(node)?
+            .into_iter()
+            .next()
+            .context("heartbeat does not run")?;
+        let mut ask = std::process::Command::new("nsenter");
+        ask.args([
+            "--target",
+            &daemon.pid.to_string(),
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "cl_status",
+        ])
+        .args(question);
+        let output = ask.output().context("ask heartbeat")?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+impl Contender for Heartbeat {
+    fn target(&self) -> SocketAddrV4 {
+        TARGET
+    }
+
+    fn lan(&self) -> &Lan {
+        &self.hosts.lan
+    }
+
+    fn wait_whole(&mut self) -> Result<()> {
+        wait_until("both nodes of heartbeat", WHOLE_LIMIT, || {
+            std::thread::sleep(Duration::from_millis(100));
+            let sees = |node: usize| {
+                let peer = format!("node{}", 1 - node);
+                let is_seen = self
+                    .status(node, &["nodestatus", &peer])
+                    .is_ok_and(|status| status == "active");
+                let held = self.status(node, &["rscstatus"]).unwrap_or_default();
+                (is_seen, held)
+            };
+            let (first, second) = (sees(0), sees(1));
+            let mut held = [first.1.as_str(), second.1.as_str()];
+            held.sort_unstable();
+            Ok(first.0 && second.0 && matches!(held, ["all", "none"] | ["foreign", "local"]))
+        })
+    }
+
+    fn kill_service(&mut self, node: usize) -> Result<()> {
+        self.hosts.kill_responder(node)
+    }
+
+    fn crash(&mut self, node: usize) -> Result<()> {
+        self.hosts.crash(node)
+    }
+
+    fn restore(&mut self, node: usize) -> Result<()> {
+        // One that gave up by itself in the middle of a run is ended whole, and started again.
+        if self.daemons(node)?.len() < 2 {
+            for daemon in self.daemons(node)? {
+                daemon.signal(Signal::KILL).ok();
+            }
+        }
+        self.hosts.boot(node)?;
+        self.start_node(node)
+    }
+
+    fn processes(&self, node: usize) -> Result<Vec<Process>> {
+        self.hosts.processes(node)
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+}

@@ -1,0 +1,157 @@
+//! `cargo xtask bench failover`: pbx-ha and others on network namespaces, in turns, under the same faults.
+
+mod plan;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use pbx_tests::failover::cost::cost;
+use pbx_tests::failover::measure;
+use pbx_tests::office::repository;
+
+use self::plan::{FIGURES, Figure, SYSTEMS, System};
+use self::table::{Measured, Row, markdown};
+
+const BEGIN: &str = "<!-- bench:failover:begin -->";
+const END: &str = "<!-- bench:failover:end -->";
+const DOCUMENT: &str = "docs/benchmarks.md";
+/// Each system has its turn so often, so that a bad minute of the machine hits all.
+const TURNS: usize = 2;
+const COST_TIME: Duration = Duration::from_secs(15);
+/// A system that fails so often in a turn is given up until the next.
+const MOST_FAILURES: usize = 3;
+/// A run that found the machine too busy is tried again so often.
+const TRIES: usize = 3;
+
+/// How to measure.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Write the figures to this file as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// This system only; may be repeated, and a wrong name is answered with all of them
+    #[arg(long)]
+    system: Vec<String>,
+    /// This figure only, such as failover.kill; may be repeated
+    #[arg(long)]
+    only: Vec<String>,
+    /// Runs of each figure and system in each of the two turns
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Begin no run after this many minutes
+    #[arg(long, default_value_t = 27)]
+    limit: u64,
+    /// Write the table into docs/benchmarks.md, between its markers
+    #[arg(long)]
+    docs: bool,
+}
+
+/// Measures, prints the table, and fails when a goal is missed.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let systems = chosen(&SYSTEMS, &arguments.system, |system| system.name)?;
+    let figures = chosen(&FIGURES, &arguments.only, |figure| figure.name)?;
+    let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
+    let mut measured = Measured::default();
+    for turn in 0..TURNS {
+        for system in &systems {
+            if let Err(error) =
+                take_turn(system, &figures, arguments.runs, turn, end, &mut measured)
+            {
+                eprintln!("{}: {error:#}", system.name);
+                for figure in &figures {
+                    measured.note_failure(system.name, figure.name, &format!("{error:#}"));
+                }
+            }
+        }
+    }
+    report(arguments, &measured.rows(&systems, &figures))
+}
+
+fn report(arguments: &Arguments, rows: &[Row]) -> Result<()> {
+    let table = markdown(rows);
+    println!("{table}");
+    if let Some(path) = &arguments.json {
+        let json = serde_json::to_string_pretty(rows).context("write the figures as JSON")?;
+        fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
+    }
+    if arguments.docs {
+        let path = repository().join(DOCUMENT);
+        let text = fs::read_to_string(&path).with_context(|| format!("read {DOCUMENT}"))?;
+        let fresh = super::replace_between(&text, (BEGIN, END), &table)?;
+        fs::write(&path, fresh).with_context(|| format!("write {DOCUMENT}"))?;
+    }
+    let missed: Vec<String> = rows
+        .iter()
+        .filter(|row| row.met == Some(false))
+        .map(|row| format!("{} of {}", row.figure, row.system))
+        .collect();
+    ensure!(missed.is_empty(), "goals missed: {}", missed.join(", "));
+    Ok(())
+}
+
+/// One system: started, put through every fault, and gone.
+fn take_turn(
+    system: &System,
+    figures: &[&'static Figure],
+    runs: usize,
+    turn: usize,
+    end: Instant,
+    measured: &mut Measured,
+) -> Result<()> {
+    let mut contender = (system.start)()?;
+    let mut failures = 0;
+    if turn == 0 {
+        measured.note_cost(system.name, cost(contender.as_mut(), COST_TIME)?);
+    }
+    for figure in figures.iter().filter(|figure| system.suffers(figure)) {
+        for run in 0..runs {
+            if Instant::now() > end {
+                return Ok(());
+            }
+            let title = format!("{} {} {}/{runs}", system.name, figure.name, run + 1);
+            for _ in 0..TRIES {
+                let result = match measure(contender.as_mut(), figure.fault) {
+                    Ok(result) => result,
+                    Err(error) => {
+                        failures += 1;
+                        eprintln!("{title}: {error:#}");
+                        measured.note_failure(system.name, figure.name, &format!("{error:#}"));
+                        ensure!(
+                            failures < MOST_FAILURES,
+                            "given up after {failures} failed runs"
+                        );
+                        break;
+                    }
+                };
+                eprintln!("{title}: {result:?}");
+                let is_stalled = result.is_stalled;
+                measured.note(system.name, figure.name, result);
+                if !is_stalled {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn chosen<T>(
+    all: &'static [T],
+    only: &[String],
+    name: impl Fn(&T) -> &'static str,
+) -> Result<Vec<&'static T>> {
+    for wanted in only {
+        let names: Vec<&str> = all.iter().map(&name).collect();
+        ensure!(
+            names.contains(&wanted.as_str()),
+            "there is no {wanted}: choose of {}",
+            names.join(", ")
+        );
+    }
+    let is_chosen = |one: &&T| only.is_empty() || only.iter().any(|wanted| *wanted == name(one));
+    Ok(all.iter().filter(is_chosen).collect())
+}

@@ -1,0 +1,173 @@
+//! The systems and the faults of the failover benchmark, and what is wanted.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use pbx_crds::cluster::FailoverSpec;
+use pbx_tests::cluster::freeze::Freezer;
+use pbx_tests::failover::fixed::Fixed;
+use pbx_tests::failover::heartbeat::Heartbeat;
+use pbx_tests::failover::keepalived::Keepalived;
+use pbx_tests::failover::ours::Ours;
+use pbx_tests::failover::{Contender, Fault};
+
+/// The peer that goals are held against.
+pub(super) const PEER: &str = "keepalived-10ms";
+const CONTROL: &str = "control";
+const HEARTBEAT: &str = "heartbeat-500ms";
+
+/// One system.
+pub(super) struct System {
+    pub(super) name: &'static str,
+    pub(super) start: fn() -> Result<Box<dyn Contender>>,
+    /// Goals are for these.
+    pub(super) is_ours: bool,
+}
+
+/// One fault and what is wanted of pbx-ha under it.
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) fault: Fault,
+    pub(super) goal: Goal,
+    /// A move is: wanted, not wanted, or no matter.
+    pub(super) moves: Option<bool>,
+}
+
+/// How long nobody may answer.
+#[derive(Clone, Copy)]
+pub(super) enum Goal {
+    /// No goal.
+    None,
+    /// The median is at most this, and at most half of the peer's.
+    HalfOfPeer(f64),
+    /// The longest is at most this with deadtime 300 ms; with the shortest deadtime, at most the peer's median and 10 ms.
+    Detected(f64),
+}
+
+pub(super) const SYSTEMS: [System; 5] = [
+    System {
+        name: CONTROL,
+        start: || Ok(Box::new(Fixed::start("foCtl", &responder()?)?)),
+        is_ours: false,
+    },
+    System {
+        name: PEER,
+        start: || Ok(Box::new(Keepalived::start("foKa", &responder()?)?)),
+        is_ours: false,
+    },
+    System {
+        name: HEARTBEAT,
+        start: || Ok(Box::new(Heartbeat::start("foHb", &responder()?)?)),
+        is_ours: false,
+    },
+    System {
+        name: "pbx-ha-300ms",
+        start: || {
+            Ok(Box::new(Ours::start(
+                "foUs",
+                timing("50ms", "150ms", "300ms")?,
+            )?))
+        },
+        is_ours: true,
+    },
+    System {
+        name: "pbx-ha-80ms",
+        start: || {
+            Ok(Box::new(Ours::start(
+                "foUs",
+                timing("20ms", "40ms", "80ms")?,
+            )?))
+        },
+        is_ours: true,
+    },
+];
+
+pub(super) const FIGURES: [Figure; 11] = [
+    figure("failover.control", Fault::None, Goal::None, Some(false)),
+    figure(
+        "failover.kill",
+        Fault::Kill,
+        Goal::HalfOfPeer(10.0),
+        Some(true),
+    ),
+    figure(
+        "failover.crash",
+        Fault::Crash,
+        Goal::Detected(330.0),
+        Some(true),
+    ),
+    figure(
+        "failover.partition",
+        Fault::Partition,
+        Goal::Detected(330.0),
+        Some(true),
+    ),
+    figure(
+        "failover.pause_200ms",
+        Fault::Pause(Freezer::Unified, Duration::from_millis(200)),
+        Goal::None,
+        None,
+    ),
+    figure(
+        "failover.pause_3s",
+        Fault::Pause(Freezer::Unified, Duration::from_secs(3)),
+        Goal::None,
+        Some(true),
+    ),
+    figure(
+        "failover.pause_3s_v1",
+        Fault::Pause(Freezer::Old, Duration::from_secs(3)),
+        Goal::None,
+        Some(true),
+    ),
+    figure(
+        "failover.stop_3s",
+        Fault::Stop(Duration::from_secs(3)),
+        Goal::None,
+        Some(true),
+    ),
+    figure(
+        "failover.degraded_deaf",
+        Fault::Deaf,
+        Goal::None,
+        Some(true),
+    ),
+    figure(
+        "failover.degraded_mute",
+        Fault::Mute,
+        Goal::None,
+        Some(true),
+    ),
+    figure("failover.degraded_loss", Fault::Loss, Goal::None, None),
+];
+
+impl System {
+    /// The control cannot fail over, and heartbeat does not watch its service.
+    pub(super) fn suffers(&self, figure: &Figure) -> bool {
+        match self.name {
+            CONTROL => figure.fault == Fault::None,
+            HEARTBEAT => figure.fault != Fault::Kill,
+            _ => true,
+        }
+    }
+}
+
+const fn figure(name: &'static str, fault: Fault, goal: Goal, moves: Option<bool>) -> Figure {
+    Figure {
+        name,
+        fault,
+        goal,
+        moves,
+    }
+}
+
+fn timing(keepalive: &str, warntime: &str, deadtime: &str) -> Result<FailoverSpec> {
+    let text = format!("{{keepalive: {keepalive}, warntime: {warntime}, deadtime: {deadtime}}}");
+    serde_yaml::from_str(&text).context("read the timing")
+}
+
+/// This program itself is the small service.
+fn responder() -> Result<Vec<String>> {
+    let own = std::env::current_exe().context("find this program")?;
+    Ok(vec![own.to_string_lossy().into_owned(), "responder".into()])
+}
