@@ -9,7 +9,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use crate::peer::plan::link_name;
 
@@ -92,80 +92,51 @@ impl Metrics {
     /// All at zero; `peers` are the nodes by seat (none for the own), `links` the names of the links.
     pub fn new(peers: &[Option<&str>], links: &[Option<&str>]) -> Self {
         let mut registry = Registry::with_prefix("pbxha");
-        let [sent, received, copies, queue_full, asterisk_starts]: [Counter; 5] =
-            Default::default();
-        let (dropped, api_calls) = (
-            Family::<Reason, Counter>::default(),
-            Family::<Reason, Counter>::default(),
-        );
-        let (fence, address_conflicts) = (Family::<Reason, Counter>::default(), Counter::default());
-        let moves = Family::<Reason, Gauge>::default();
-        let (active, epoch): (Gauge, Gauge) = (Gauge::default(), Gauge::default());
-        registry.register("heartbeat_sent", "Heartbeat datagrams sent", sent.clone());
-        registry.register(
-            "heartbeat_received",
-            "Authentic heartbeat datagrams received",
-            received.clone(),
-        );
-        registry.register(
-            "heartbeat_copies",
-            "Authentic heartbeat datagrams that had come over another link before",
-            copies.clone(),
-        );
-        registry.register(
-            "heartbeat_dropped",
-            "Heartbeat datagrams dropped, by reason",
-            dropped.clone(),
-        );
-        registry.register("active", "1 while this node serves", active.clone());
-        registry.register("epoch", "Highest epoch seen", epoch.clone());
-        registry.register(
-            "role_changes",
-            "Changes of the active that this node knows, by cause",
-            moves.clone(),
-        );
-        registry.register(
-            "asterisk_starts",
-            "Starts of Asterisk",
-            asterisk_starts.clone(),
-        );
-        registry.register(
-            "api_calls",
-            "Calls to the Kubernetes API, by outcome",
-            api_calls.clone(),
-        );
-        registry.register(
-            "fence",
-            "Refreshes of the fence around the floating addresses, and what went wrong with it",
-            fence.clone(),
-        );
-        registry.register(
-            "address_conflicts",
-            "Times that another machine claimed a floating address of this active node",
-            address_conflicts.clone(),
-        );
-        registry.register(
-            "queue_full",
-            "Messages between the threads that found the queue full",
-            queue_full.clone(),
-        );
-        let links = register_links(&mut registry, peers, links);
+        let all = &mut registry;
         Self {
-            sent,
-            received,
-            copies,
-            dropped,
-            active,
-            epoch,
-            moves,
-            asterisk_starts,
-            api_calls,
-            fence,
-            address_conflicts,
-            queue_full,
-            ledger_digest: Arc::new(AtomicU64::new(0)),
-            last_step_at_ns: Arc::new(AtomicU64::new(0)),
-            links,
+            sent: registered(all, "heartbeat_sent", "Heartbeat datagrams sent"),
+            received: registered(
+                all,
+                "heartbeat_received",
+                "Authentic heartbeat datagrams received",
+            ),
+            copies: registered(
+                all,
+                "heartbeat_copies",
+                "Authentic heartbeat datagrams that had come over another link before",
+            ),
+            dropped: registered(
+                all,
+                "heartbeat_dropped",
+                "Heartbeat datagrams dropped, by reason",
+            ),
+            active: registered(all, "active", "1 while this node serves"),
+            epoch: registered(all, "epoch", "Highest epoch seen"),
+            moves: registered(
+                all,
+                "role_changes",
+                "Changes of the active that this node knows, by cause",
+            ),
+            asterisk_starts: registered(all, "asterisk_starts", "Starts of Asterisk"),
+            api_calls: registered(all, "api_calls", "Calls to the Kubernetes API, by outcome"),
+            fence: registered(
+                all,
+                "fence",
+                "Refreshes of the fence around the floating addresses, and what went wrong with it",
+            ),
+            address_conflicts: registered(
+                all,
+                "address_conflicts",
+                "Times that another machine claimed a floating address of this active node",
+            ),
+            queue_full: registered(
+                all,
+                "queue_full",
+                "Messages between the threads that found the queue full",
+            ),
+            ledger_digest: Arc::default(),
+            last_step_at_ns: Arc::default(),
+            links: register_links(all, peers, links),
             registry: Arc::new(registry),
         }
     }
@@ -191,6 +162,17 @@ impl Metrics {
     pub fn count(family: &Family<Reason, Counter>, reason: &'static str) {
         family.get_or_create(&Reason { reason }).inc();
     }
+}
+
+/// One at zero, which the registry knows.
+fn registered<M: Metric + Clone + Default>(
+    registry: &mut Registry,
+    name: &str,
+    help: &'static str,
+) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 fn register_links(

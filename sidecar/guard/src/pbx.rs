@@ -10,11 +10,9 @@
 //! read before its life is settled, and its confirmations before its deadline is judged.
 
 use std::ffi::OsString;
-use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -23,7 +21,7 @@ use rustix::process::{getpid, set_child_subreaper};
 use thiserror::Error;
 
 use crate::child::{Reaped, reap};
-use crate::connection::{Connection, ConnectionError};
+use crate::connection::{Connection, ConnectionError, listen};
 use crate::deadline::{Termination, Verdict};
 use crate::doom::WATCHED_THREADS;
 use crate::leash_link::Report;
@@ -477,17 +475,6 @@ impl Guard {
         self.connection = None;
         log_error(Level::Warn, "lost the sidecar", error.reason(), error);
     }
-}
-
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o660))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 fn terminating(termination: Termination) -> Event {

@@ -15,6 +15,10 @@ use super::state::{Call, State};
 
 impl Scenario {
     /// One input to a pod's node, and all that follows in no time.
+    #[allow(
+        clippy::large_types_passed_by_value,
+        reason = "each is made for this call"
+    )]
     pub(super) fn input(&self, state: &mut State, index: usize, input: Input) {
         let mut pod = Pod::clone(&state.pods[index]);
         let Some(node) = &mut pod.node else { return };
@@ -57,12 +61,12 @@ impl Scenario {
         let mut effects = Vec::new();
         drop_rule(self.without);
         pod.node = Some(Node::new(settings, start, &mut effects));
-        self.give_calls_up(state, index);
+        Self::give_calls_up(state, index);
         self.carry_out(state, index, pod, effects);
     }
 
     /// The machine stops.
-    pub(super) fn crash(&self, state: &mut State, index: usize) {
+    pub(super) fn crash(state: &mut State, index: usize) {
         state.change(index, |pod| {
             pod.node = None;
             pod.record = None;
@@ -71,7 +75,7 @@ impl Scenario {
             pod.orders.clear();
             pod.said.clear();
         });
-        self.give_calls_up(state, index);
+        Self::give_calls_up(state, index);
     }
 
     /// Asterisk dies by itself.
@@ -276,7 +280,7 @@ impl Scenario {
                 Effect::Notice(_) => {}
             }
         }
-        self.number_calls(state, index, &pod);
+        Self::number_calls(state, index, &pod);
         if let Some(node) = &mut pod.node {
             node.rebase(&Rebase {
                 now: NOW,
@@ -298,7 +302,7 @@ impl Scenario {
     }
 
     /// The open call is number 1; of those given up, one write may still take effect.
-    fn number_calls(&self, state: &mut State, index: usize, pod: &Pod) {
+    fn number_calls(state: &mut State, index: usize, pod: &Pod) {
         let open = pod.node.as_ref().and_then(Node::open_call);
         for call in state.calls.iter_mut().filter(|call| call.pod == index) {
             call.id = CallId(u64::from(Some(call.id) == open && open.is_some()));
@@ -315,7 +319,7 @@ impl Scenario {
         });
     }
 
-    fn give_calls_up(&self, state: &mut State, index: usize) {
+    fn give_calls_up(state: &mut State, index: usize) {
         for call in state.calls.iter_mut().filter(|call| call.pod == index) {
             call.id = CallId(0);
         }

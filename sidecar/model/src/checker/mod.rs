@@ -158,7 +158,7 @@ impl Model for Scenario {
     fn within_boundary(&self, state: &State) -> bool {
         let epochs = state.pods.iter().filter_map(|pod| pod.node.as_ref());
         let highest = epochs.map(|node| node.view(NOW).highest_epoch.0).max();
-        highest.unwrap_or_default() <= self.first_epoch() + self.most_epochs
+        highest.unwrap_or_default() <= Self::first_epoch() + self.most_epochs
     }
 }
 
@@ -237,7 +237,7 @@ impl Scenario {
             }
             Action::Crash { pod } => {
                 used.crashes += 1;
-                self.crash(state, pod);
+                Self::crash(state, pod);
             }
             Action::Restart { pod, keeps_record } => {
                 used.restarts += u8::from(keeps_record);

@@ -183,11 +183,14 @@ impl Scenario {
     /// How far each seat's clock goes in one step.
     pub fn ticks(&self) -> Ticks {
         let drift = i64::from(self.timing.clock_drift_ppm);
-        let step = STEP.as_nanos() as i64;
+        let drifted = |by: i64| {
+            let step = STEP.as_nanos() as i64;
+            Duration::from_nanos((step + step * by / 1_000_000).cast_unsigned())
+        };
         let of_seat = |seat: usize| match (self.drifts, seat) {
             (false, _) => STEP,
-            (true, 0) => Duration::from_nanos((step - step * drift / 1_000_000) as u64),
-            (true, _) => Duration::from_nanos((step + step * drift / 1_000_000) as u64),
+            (true, 0) => drifted(-drift),
+            (true, _) => drifted(drift),
         };
         let mut ticks = [STEP; MAX_NODES];
         for (seat, tick) in ticks.iter_mut().enumerate() {

@@ -22,7 +22,7 @@ impl Scenario {
         });
         if self.from == From::Alone {
             for index in 1..state.pods.len() {
-                self.crash(&mut state, index);
+                Self::crash(&mut state, index);
             }
             let hold = self.timing.witness_hold_alone;
             self.run_until(&mut state, |state| {
@@ -38,7 +38,7 @@ impl Scenario {
     }
 
     /// The highest epoch of the first state.
-    pub(super) fn first_epoch(&self) -> u64 {
+    pub(super) fn first_epoch() -> u64 {
         // The first promotion raises it at most to this in a world without faults.
         2
     }

@@ -69,7 +69,7 @@ impl Scene {
         let metrics = Metrics::new(&[], &[]);
         let handle = run_in(&server.path(), || {
             start(&plan, metrics.clone(), move |event| {
-                tell.send(event).unwrap_or(())
+                tell.send(event).unwrap_or(());
             })
             .unwrap()
         })
@@ -155,7 +155,7 @@ fn nothing_passes_until_opened_and_the_kernel_shuts_it_alone() {
     // A deadline that is past opens nothing.
     scene.handle.open(deadline);
     assert_eq!(scene.answers(), [false; 2]);
-    scene.open_for(Duration::from_secs(60));
+    scene.open_for(Duration::from_mins(1));
     assert_eq!(scene.answers(), [true; 2]);
     scene.handle.close();
     std::thread::sleep(Duration::from_millis(20));
@@ -183,7 +183,7 @@ fn emptied_rules_are_noticed_within_a_second_and_mended() {
     }
     assert!(scene.count("Mended"));
     // The same while it is open: it is opened again for the same deadline.
-    let deadline = scene.open_for(Duration::from_secs(60));
+    let deadline = scene.open_for(Duration::from_mins(1));
     command(
         server
             .command("nft")
@@ -198,7 +198,7 @@ fn a_sidecar_that_comes_back_finds_its_fence_open_and_keeps_it() {
     let Some(scene) = Scene::new("fenceC", 68) else {
         return;
     };
-    scene.open_for(Duration::from_secs(60));
+    scene.open_for(Duration::from_mins(1));
     let server = scene.lan.hosts()[0].path();
     let plan_again = Plan {
         table: "pbxha_test".into(),
