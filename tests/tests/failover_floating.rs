@@ -1,5 +1,7 @@
 //! Three bare hosts with floating addresses: what a client of the address sees of each fault, and that never two nodes answer.
 
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
 use std::time::Duration;
 
 use pbx_crds::cluster::FailoverSpec;
