@@ -1,5 +1,7 @@
 //! Three hosts without Kubernetes, each with a real Asterisk: the same sidecar, from a YAML file, fails over in the same way.
 
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
 use std::time::{Duration, Instant};
 
 use pbx_crds::report::LINK_TOO_SLOW;
