@@ -7,7 +7,7 @@ use std::time::Duration;
 use pbx_core::Rule;
 use pbx_model::checker::{NOTHING, ONE_SERVES, SCENARIOS, Scenario, TIMING, Used, explore};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 #[test]
 fn the_checked_timing_is_legal_to_the_core() {
