@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Times and counts of one thing, and what they should be.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// Its name, such as `e2e.kill_promoted_ms`.
     pub name: String,
@@ -32,7 +32,7 @@ pub struct Figure {
 }
 
 /// What is wanted of a figure.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "of", content = "most")]
 pub enum Goal {
     /// The median is at most this.

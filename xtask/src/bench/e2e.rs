@@ -10,7 +10,7 @@ use clap::Args;
 use pbx_tests::measure::{Figure, markdown_table};
 use pbx_tests::office::{Office, ready, repository};
 
-use super::figures::FIGURES;
+use super::figures::{Definition, FIGURES};
 use super::groups::{GROUPS, Group};
 
 /// A group that fails so often is given up.
@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Begin no run after this many minutes
     #[arg(long, default_value_t = 28)]
     limit: u64,
+    /// Keep from this file, written by an earlier run of the same code, what is not measured now; may be repeated
+    #[arg(long)]
+    with: Vec<PathBuf>,
     /// Write the table into README.md, between its markers
     #[arg(long)]
     readme: bool,
@@ -47,13 +50,14 @@ struct Measured {
 /// Measures, prints the table, and fails when a goal is missed.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let groups = chosen(&arguments.only)?;
+    let earlier = earlier(&arguments.with)?;
     let office = ready()?;
     let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
     let mut measured = Measured::default();
     for group in groups {
         measured.run_group(&office, group, arguments.runs.unwrap_or(group.runs), end);
     }
-    let figures = measured.figures();
+    let figures = together(measured.figures(), &earlier);
     let table = markdown_table(&figures);
     println!("{table}");
     if let Some(path) = &arguments.json {
@@ -70,6 +74,46 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .collect();
     ensure!(missed.is_empty(), "goals missed: {}", missed.join(", "));
     Ok(())
+}
+
+fn earlier(files: &[PathBuf]) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for path in files {
+        let context = || format!("read figures of {}", path.display());
+        let text = fs::read_to_string(path).with_context(context)?;
+        figures.extend(serde_json::from_str::<Vec<Figure>>(&text).with_context(context)?);
+    }
+    Ok(figures)
+}
+
+/// In the order of the definitions. What was measured now wins, but for a figure of several groups all runs count.
+fn together(measured: Vec<Figure>, earlier: &[Figure]) -> Vec<Figure> {
+    let of = |figures: &[Figure], name: &str| -> Vec<Figure> {
+        figures
+            .iter()
+            .filter(|figure| figure.name == name)
+            .cloned()
+            .collect()
+    };
+    let chosen = FIGURES.iter().filter_map(|definition| {
+        let groups = GROUPS.iter();
+        let groups = groups.filter(|group| group.figures.contains(&definition.name));
+        let mut found = of(&measured, definition.name);
+        if found.is_empty() || groups.count() > 1 {
+            found.extend(of(earlier, definition.name));
+        }
+        let values: Vec<f64> = found.iter().flat_map(|one| one.values.clone()).collect();
+        let failed = found.iter().flat_map(|one| one.failed_runs.clone());
+        let failed: Vec<String> = failed.collect();
+        let Definition {
+            name,
+            what,
+            unit,
+            goal,
+        } = *definition;
+        (!found.is_empty()).then(|| Figure::new(name, what, unit, goal, &values, &failed))
+    });
+    chosen.collect()
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Group>> {
