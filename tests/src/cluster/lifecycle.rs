@@ -174,7 +174,18 @@ fn start(cluster: &Cluster, images: &[Image]) -> Result<()> {
 }
 
 fn connect_control_plane() -> Result<()> {
-    ip(&["link", "add", BRIDGE, "type", "bridge"])?;
+    // Of its own, a bridge takes the lowest address of its ports, and loses it with that port: all nodes would send to nobody
+    // for a second after another one was powered off.
+    let own = [
+        "link",
+        "add",
+        BRIDGE,
+        "address",
+        "02:70:62:78:68:61",
+        "type",
+        "bridge",
+    ];
+    ip(&own)?;
     ip(&["addr", "add", &format!("{CONTROL_PLANE}/24"), "dev", BRIDGE])?;
     ip(&["link", "set", BRIDGE, "up"])
 }
