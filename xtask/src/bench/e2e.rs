@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for group in groups {
         measured.run_group(&office, group, arguments.runs.unwrap_or(group.runs), end);
     }
-    let figures = together(measured.figures(), &earlier);
+    let figures = together(&measured.figures(), &earlier);
     let table = markdown_table(&figures);
     println!("{table}");
     if let Some(path) = &arguments.json {
@@ -87,7 +87,7 @@ fn earlier(files: &[PathBuf]) -> Result<Vec<Figure>> {
 }
 
 /// In the order of the definitions. What was measured now wins, but for a figure of several groups all runs count.
-fn together(measured: Vec<Figure>, earlier: &[Figure]) -> Vec<Figure> {
+fn together(measured: &[Figure], earlier: &[Figure]) -> Vec<Figure> {
     let of = |figures: &[Figure], name: &str| -> Vec<Figure> {
         figures
             .iter()
@@ -98,7 +98,7 @@ fn together(measured: Vec<Figure>, earlier: &[Figure]) -> Vec<Figure> {
     let chosen = FIGURES.iter().filter_map(|definition| {
         let groups = GROUPS.iter();
         let groups = groups.filter(|group| group.figures.contains(&definition.name));
-        let mut found = of(&measured, definition.name);
+        let mut found = of(measured, definition.name);
         if found.is_empty() || groups.count() > 1 {
             found.extend(of(earlier, definition.name));
         }
@@ -204,6 +204,8 @@ fn write_readme(table: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use pbx_tests::measure::Goal;
+
     use super::*;
 
     #[test]
@@ -226,6 +228,27 @@ mod tests {
         let fresh = crate::bench::replace_between(&text, (BEGIN, END), "new\n").unwrap();
         assert_eq!(fresh, format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
         assert!(crate::bench::replace_between("no markers", (BEGIN, END), "new").is_err());
+    }
+
+    #[test]
+    fn earlier_figures_are_kept_replaced_or_counted_together() {
+        let of = |name: &str, value: f64| Figure::new(name, "", "", Goal::Max(1.0), &[value], &[]);
+        let earlier = [
+            of("e2e.kill_status_ms", 7.0),
+            of("e2e.api_down", 5.0),
+            of("e2e.dual", 0.0),
+        ];
+        let now = [of("e2e.api_down", 6.0), of("e2e.dual", 2.0)];
+        let found: Vec<_> = together(&now, &earlier)
+            .into_iter()
+            .map(|figure| (figure.name, figure.values))
+            .collect();
+        let expected = [
+            ("e2e.kill_status_ms", vec![7.0]),
+            ("e2e.api_down", vec![6.0]),
+            ("e2e.dual", vec![2.0, 0.0]),
+        ];
+        assert_eq!(found, expected.map(|(name, values)| (name.into(), values)));
     }
 
     #[test]
