@@ -1,0 +1,10 @@
+//! The doors of a sidecar: interfaces by which clients of other systems read the state of the cluster, unmodified.
+//!
+//! Each door is a module with a pure codec (bytes in, messages out) and a thin server. All of them are fed from one `watch` of
+//! a [`View`], and ask for changes through one queue of [`Request`]s: none can slow the core, the services or another (I5).
+
+pub mod job;
+pub mod view;
+
+pub use job::{Action, Job, JobState, Refusal, Request, Step, Strategy};
+pub use view::{NodeView, View};
