@@ -3,6 +3,10 @@
 //! Each door is a module with a pure codec (bytes in, messages out) and a thin server. All of them are fed from one `watch` of
 //! a [`View`], and ask for changes through one queue of [`Request`]s: none can slow the core, the services or another (I5).
 
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;
+pub mod haast;
+pub mod heartbeat;
 pub mod job;
 pub mod view;
 

@@ -1,0 +1,155 @@
+//! HAAst's door under clients that know nothing of this project: one written from the published description, and `socat`.
+
+#[path = "support/runtime.rs"]
+mod runtime;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use pbx_doors::haast::{Counters, Door, bind, serve};
+use pbx_doors::job::{Action, Refusal, Request};
+use pbx_doors::{View, fixtures};
+use pbx_tests::packages::{self, PackageSet};
+use runtime::on_a_thread;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+
+const CLIENTS: PackageSet = PackageSet {
+    purpose: "clients of HAAst's socket",
+    packages: &["python3-minimal", "socat"],
+};
+
+struct Node {
+    folder: tempfile::TempDir,
+    view: watch::Sender<Arc<View>>,
+}
+
+/// A node that begins promotions as job 17 and refuses everything else.
+fn start() -> Node {
+    packages::ensure(&[CLIENTS]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let view = watch::Sender::new(Arc::new(fixtures::two_nodes()));
+    let (actions, mut requests) = mpsc::channel::<Request>(4);
+    let door = Door {
+        view: view.subscribe(),
+        actions,
+        counters: Arc::new(Counters::default()),
+    };
+    let path = folder.path().join("haast.sock");
+    on_a_thread(async move {
+        tokio::spawn(serve(bind(&path).unwrap(), door));
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                let answer = match request.action {
+                    Action::Promote => Ok(17),
+                    _ => Err(Refusal::NotPossible("not here".into())),
+                };
+                request.reply.send(answer).unwrap();
+            }
+        });
+    });
+    Node { folder, view }
+}
+
+impl Node {
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("haast.sock")
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Value {
+        let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/haast_client.py");
+        let output = Command::new("python3")
+            .arg(client)
+            .arg(self.socket())
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn socat(&self, input: &str) -> String {
+        let mut child = Command::new("socat")
+            .args(["-t1", "-"])
+            .arg(format!("UNIX-CONNECT:{}", self.socket().display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+#[test]
+fn a_client_written_from_the_description_reads_51_keys() {
+    let node = start();
+    let answer = node.ask(&[]);
+    assert_eq!(answer["greeting"], "haast socket interface v1.1\nready>");
+    assert_eq!(
+        (&answer["id"], &answer["result"]),
+        (&"123".into(), &"ok".into())
+    );
+    let values = answer["values"].as_object().unwrap();
+    assert_eq!(values.len(), 51);
+    assert_eq!(values["local haast state formatted"], "Active");
+    assert_eq!(values["remote haast state formatted"], "Standby");
+    node.view.send_modify(|view| {
+        let view = Arc::make_mut(view);
+        view.nodes[1].is_up = false;
+    });
+    let answer = node.ask(&[]);
+    assert_eq!(answer["values"]["remote data available"], "0");
+    assert_eq!(answer["values"]["remote haast state formatted"], "Dead");
+}
+
+#[test]
+fn actions_are_begun_or_refused_with_a_reason() {
+    let node = start();
+    let answer = node.ask(&["promote"]);
+    assert_eq!(
+        (&answer["result"], &answer["values"]["job"]),
+        (&"ok".into(), &"17".into())
+    );
+    let answer = node.ask(&["switchover", "to=office-1"]);
+    assert_eq!(answer["result"], "error");
+    assert_eq!(answer["values"]["reason"], "NotPossible");
+    assert_eq!(answer["values"]["message"], "not here");
+}
+
+#[test]
+fn socat_is_greeted_and_told_the_valid_commands() {
+    let node = start();
+    let said = node.socat("XXXX\n\n");
+    assert_eq!(
+        said,
+        "haast socket interface v1.1\nready>\nresult: error\nreason: BadRequest\n\
+         message: invalid command\n\
+         valid commands: demote, getstatus, help, promote, restart, start, stop, switchover\n\nready>"
+    );
+    let said = node.socat("command:getstatus\n\nid: 2\ncommand: getstatus\n\n");
+    assert_eq!(said.matches("result: ok").count(), 2, "{said}");
+    assert_eq!(said.matches("ready>").count(), 3);
+}
+
+#[test]
+fn a_flood_is_refused_and_closed() {
+    let node = start();
+    let said = node.socat(&"x".repeat(1_000_000));
+    assert!(
+        said.contains("message: a line is longer than 1000 bytes"),
+        "{said}"
+    );
+}
