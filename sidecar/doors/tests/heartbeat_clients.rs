@@ -252,6 +252,17 @@ fn hundreds_of_clients_are_told_and_stalled_ones_hold_nobody_up() {
     use std::sync::atomic::Ordering;
 
     let nodes = Nodes::start();
+    let states = [LinkState::Up, LinkState::Down].map(|state| {
+        let names = (0..50).map(|number| format!("office-1/eth{number}"));
+        names.map(|name| (name, state)).collect::<Vec<_>>()
+    });
+    let flap = |view: &mut View, state: usize| {
+        let links = states[state]
+            .iter()
+            .map(|(name, state)| (name.as_str(), *state));
+        fixtures::set_links(view, &links.collect::<Vec<_>>());
+    };
+    nodes.change_on(0, |view| flap(view, 0));
     let signon = format!(
         ">>>\nt=hbapi-req\nreqtype=signon\npid={0}\nfrom_id={0}\nuid=0\ngid=0\n<<<\n\0",
         std::process::id()
@@ -275,17 +286,10 @@ fn hundreds_of_clients_are_told_and_stalled_ones_hold_nobody_up() {
     let stalled = clients.split_off(200);
     let counters = &nodes.counters[0];
     assert_eq!(counters.clients.load(Ordering::Relaxed), 300);
-    let mut bytes = [0; 65536];
+    let mut bytes = vec![0; 65536];
     let mut changes = 0;
     while counters.slow.load(Ordering::Relaxed) < 100 {
-        nodes.change_on(
-            0,
-            if changes % 2 == 0 {
-                lose_office_1
-            } else {
-                regain_office_1
-            },
-        );
+        nodes.change_on(0, |view| flap(view, (changes + 1) % 2));
         changes += 1;
         for client in &mut clients {
             assert_ne!(client.read(&mut bytes).ok(), Some(0), "a reader is cut off");

@@ -1,4 +1,4 @@
-//! HAAst's numeric codes and their words. The published ones keep their meaning; the others are ours. docs/haast.md has the table.
+//! HAAst's numeric codes and their words. The published ones keep their meaning; the others are ours. `docs/haast.md` has the table.
 
 use pbx_crds::Cause;
 use pbx_crds::report::{Report, ReportedRole};

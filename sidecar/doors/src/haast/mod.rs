@@ -1,7 +1,7 @@
 //! HAAst's status socket: `getstatus` as its clients know it, and commands of our own.
 //!
 //! Reading order: [`request`] (bytes), [`session`] (dialogue), [`status`] and [`codes`] (the answer), [`server`] (sockets).
-//! docs/haast.md says what the published description leaves open and how it is here.
+//! `docs/haast.md` says what the published description leaves open and how it is here.
 
 pub mod codes;
 pub mod request;

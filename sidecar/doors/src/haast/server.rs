@@ -21,7 +21,7 @@ use crate::view::View;
 /// Clients at a time on each socket; whoever comes later is turned away.
 const MAX_CLIENTS: usize = 64;
 /// A client that says nothing for so long is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 /// A client that does not take an answer for so long is closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Within this the services say which job an action has become.

@@ -82,9 +82,8 @@ impl FrameReader {
         if magic != MAGIC {
             return Err(FrameError::Magic(magic));
         }
-        let body_bytes = match usize::try_from(length) {
-            Ok(bytes @ 1..=MAX_BODY_BYTES) => bytes,
-            _ => return Err(FrameError::Length(length)),
+        let Ok(body_bytes @ 1..=MAX_BODY_BYTES) = usize::try_from(length) else {
+            return Err(FrameError::Length(length));
         };
         if rest.len() < body_bytes {
             return Ok(None);
@@ -123,7 +122,8 @@ mod tests {
 
     #[test]
     fn lengths_and_magic_are_checked_before_anything_is_waited_for() {
-        for length in [-1, 0, i32::MIN, i32::MAX, MAX_BODY_BYTES as i32 + 1] {
+        let too_long = i32::try_from(MAX_BODY_BYTES + 1).unwrap();
+        for length in [-1, 0, i32::MIN, i32::MAX, too_long] {
             let header = [length.to_ne_bytes(), MAGIC.to_ne_bytes()].concat();
             assert_eq!(bodies_of(&header, 8), Err(FrameError::Length(length)));
         }

@@ -12,7 +12,7 @@ use super::changes::{Told, beats};
 use super::frame::frame;
 use super::message::Message;
 use super::nodes;
-use super::permission::{ApiAuth, Credentials};
+use super::permission::{Credentials, Settings};
 use super::requests::{INVALID, Question, reply_to};
 use super::signon::{self, Identity};
 use crate::view::View;
@@ -122,7 +122,7 @@ pub(super) mod filter {
 /// All clients.
 #[derive(Debug)]
 pub struct Hub {
-    pub(super) auth: ApiAuth,
+    pub(super) settings: Settings,
     pub(super) view: Arc<View>,
     pub(super) clients: BTreeMap<ClientId, Client>,
     told: Told,
@@ -130,9 +130,9 @@ pub struct Hub {
 
 impl Hub {
     /// No client yet.
-    pub fn new(auth: ApiAuth, view: Arc<View>, now: Timestamp) -> Self {
+    pub fn new(settings: Settings, view: Arc<View>, now: Timestamp) -> Self {
         Self {
-            auth,
+            settings,
             told: Told::of(&view, now),
             view,
             clients: BTreeMap::new(),
@@ -188,7 +188,7 @@ impl Hub {
         self.show_call(body, outputs);
         match (request_type, name) {
             (Some(request_type), _) => self.on_request(now, id, request_type, &message, outputs),
-            (None, _) if is_request => self.refuse(id, "", INVALID, outputs),
+            (None, _) if is_request => refuse(id, "", INVALID, outputs),
             (None, Some(name)) => self.on_message(id, &name, message, outputs),
             (None, None) => self.close(id, "a casual client sends no messages", outputs),
         }
@@ -200,20 +200,20 @@ impl Hub {
         };
         let taken = |name: &str| self.named(name).is_some();
         let reply = signon::reply(&self.view);
-        match signon::admit(message, client.peer, &self.auth, taken) {
+        match signon::admit(message, client.peer, &self.settings.auth, taken) {
             Ok(identity) => {
                 let name = identity.name().map(str::to_owned);
                 if let Some(client) = self.clients.get_mut(&id) {
                     client.identity = Some(identity);
                 }
-                self.send(id, &reply.with("result", "OK"), outputs);
+                send(id, &reply.with("result", "OK"), outputs);
                 if let Some(name) = name {
                     self.announce(&name, "join", "signon", outputs);
                 }
             }
             Err(reason) => {
                 let reply = reply.with("result", "badreq").with("info", reason);
-                self.send(id, &reply, outputs);
+                send(id, &reply, outputs);
                 self.close(id, reason, outputs);
             }
         }
@@ -238,12 +238,13 @@ impl Hub {
                 let question = Question {
                     request: message,
                     view: &self.view,
+                    udp_port: self.settings.udp_port,
                     now,
                 };
                 match question.answer(request_type) {
                     Ok(replies) => {
                         for reply in replies {
-                            self.send(id, &reply, outputs);
+                            send(id, &reply, outputs);
                         }
                         return;
                     }
@@ -252,8 +253,8 @@ impl Hub {
             }
         };
         match outcome {
-            Ok(()) => self.send(id, &reply_to(request_type).with("result", "OK"), outputs),
-            Err(reason) => self.refuse(id, request_type, reason, outputs),
+            Ok(()) => send(id, &reply_to(request_type).with("result", "OK"), outputs),
+            Err(reason) => refuse(id, request_type, reason, outputs),
         }
     }
 
@@ -264,7 +265,7 @@ impl Hub {
             return Err(INVALID);
         }
         let client = self.clients.get_mut(&id).ok_or(INVALID)?;
-        if mask != filter::KEEPIT && !self.auth.is_privileged(client.peer) {
+        if mask != filter::KEEPIT && !self.settings.auth.is_privileged(client.peer) {
             return Err("EPERM");
         }
         client.wants = mask;
@@ -333,7 +334,7 @@ impl Hub {
         if let Some((id, client)) = self.named(name)
             && client.wants & filter::KEEPIT != 0
         {
-            self.send(id, message, outputs);
+            send(id, message, outputs);
         }
     }
 
@@ -343,26 +344,6 @@ impl Hub {
         clients
             .find(|(_, client)| client.identity.as_ref().and_then(Identity::name) == Some(name))
             .map(|(id, client)| (*id, client))
-    }
-
-    /// What this hub says fits a frame; a message of a client that no longer does, with our fields added, is dropped.
-    pub(super) fn send(&self, client: ClientId, message: &Message, outputs: &mut Vec<Output>) {
-        if let Some(frame) = frame(&message.encode()) {
-            outputs.push(Output::Send { client, frame });
-        }
-    }
-
-    pub(super) fn refuse(
-        &self,
-        id: ClientId,
-        request_type: &str,
-        reason: &str,
-        outputs: &mut Vec<Output>,
-    ) {
-        let reply = reply_to(request_type)
-            .with("result", "badreq")
-            .with("info", reason);
-        self.send(id, &reply, outputs);
     }
 
     fn tell_changes(&mut self, now: Timestamp, outputs: &mut Vec<Output>) {
@@ -400,6 +381,20 @@ impl Hub {
         let at = nodes::never_heard_are_dead_at(&self.view);
         (at > now).then_some(at)
     }
+}
+
+/// What this hub says fits a frame; a message of a client that no longer does, with our fields added, is dropped.
+pub(super) fn send(client: ClientId, message: &Message, outputs: &mut Vec<Output>) {
+    if let Some(frame) = frame(&message.encode()) {
+        outputs.push(Output::Send { client, frame });
+    }
+}
+
+pub(super) fn refuse(id: ClientId, request_type: &str, reason: &str, outputs: &mut Vec<Output>) {
+    let reply = reply_to(request_type)
+        .with("result", "badreq")
+        .with("info", reason);
+    send(id, &reply, outputs);
 }
 
 fn send_all(clients: &[ClientId], frame: &Arc<[u8]>, outputs: &mut Vec<Output>) {

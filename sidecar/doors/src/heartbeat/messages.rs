@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use super::hub::{ClientId, Hub, Output};
+use super::hub::{ClientId, Hub, Output, send};
 use super::message::Message;
 use super::nodes;
 use super::requests::{INVALID, node_of_uuid, reply_to};
@@ -47,7 +47,7 @@ impl Hub {
         if is_for_us(&self.view, to.as_deref()) {
             if is_question {
                 let answer = self.client_status_message(&message);
-                self.send(id, &answer.with("to_id", name), outputs);
+                send(id, &answer.with("to_id", name), outputs);
             } else {
                 self.deliver(name, &message, outputs);
             }
@@ -75,7 +75,7 @@ impl Hub {
             return;
         };
         match client_of_handle(&to) {
-            Some(id) if self.clients.contains_key(&id) => self.send(id, &message, outputs),
+            Some(id) if self.clients.contains_key(&id) => send(id, &message, outputs),
             Some(_) => {}
             None => self.deliver(&to, &message, outputs),
         }
@@ -90,10 +90,10 @@ impl Hub {
         outputs: &mut Vec<Output>,
     ) {
         let (Some(node), Some(client)) = (message.text("node"), message.text("cn")) else {
-            return self.refuse_client_status(id, outputs);
+            return refuse_client_status(id, outputs);
         };
         let Some(node) = nodes::find(&self.view, node) else {
-            return self.refuse_client_status(id, outputs);
+            return refuse_client_status(id, outputs);
         };
         let is_own = nodes::is_own(&self.view, node);
         if !is_own && nodes::status(&self.view, node, now) == "active" {
@@ -109,16 +109,7 @@ impl Hub {
             .with("subt", ANSWER)
             .with("cs", word(is_own && self.named(client).is_some()))
             .with("result", "OK");
-        self.send(id, &reply, outputs);
-    }
-
-    /// The library tells this reply by its subtype: without it, it waits until its time is up.
-    fn refuse_client_status(&self, id: ClientId, outputs: &mut Vec<Output>) {
-        let reply = reply_to("clientstatus")
-            .with("subt", ANSWER)
-            .with("result", "badreq")
-            .with("info", INVALID);
-        self.send(id, &reply, outputs);
+        send(id, &reply, outputs);
     }
 
     fn client_status_message(&self, question: &Message) -> Message {
@@ -144,6 +135,15 @@ impl Hub {
             body: message.encode(),
         });
     }
+}
+
+/// The library tells this reply by its subtype: without it, it waits until its time is up.
+fn refuse_client_status(id: ClientId, outputs: &mut Vec<Output>) {
+    let reply = reply_to("clientstatus")
+        .with("subt", ANSWER)
+        .with("result", "badreq")
+        .with("info", INVALID);
+    send(id, &reply, outputs);
 }
 
 /// What a hub calls one of its clients towards others: casual clients have no name of their own.

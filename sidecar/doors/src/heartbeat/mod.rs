@@ -1,7 +1,7 @@
 //! Linux-HA Heartbeat's client interface: what programs linked with `libhbclient`, and `cl_status`, find at its socket.
 //!
 //! Reading order: [`frame`] and [`message`] (bytes), [`requests`] (questions), [`hub`] (all clients, pure), `messages` (between
-//! clients of different nodes), [`server`] (sockets). docs/heartbeat_api.md says what is answered and what is different here.
+//! clients of different nodes), [`server`] (sockets). `docs/heartbeat_api.md` says what is answered and what is different here.
 
 pub mod changes;
 mod connection;
@@ -22,7 +22,7 @@ mod string_form;
 mod tests;
 
 pub use peers::{FromPeer, PeerMessages, ToPeers};
-pub use permission::{ApiAuth, Rule};
+pub use permission::{ApiAuth, Rule, Settings};
 pub use server::{Counters, HeartbeatError, bind, serve};
 
 /// Where `libhbclient` connects to; compiled into it.

@@ -20,6 +20,15 @@ pub struct ApiAuth {
     pub own_uid: u32,
 }
 
+/// What a door of this kind is told once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Who may.
+    pub auth: ApiAuth,
+    /// The port of the heartbeats between nodes.
+    pub udp_port: u16,
+}
+
 /// What the kernel tells of a connected process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {

@@ -20,6 +20,8 @@ pub struct Question<'a> {
     pub request: &'a Message,
     /// The cluster.
     pub view: &'a View,
+    /// The port of the heartbeats between nodes: a parameter that clients may ask for.
+    pub udp_port: u16,
     /// Wall clock.
     pub now: Timestamp,
 }
@@ -57,7 +59,7 @@ impl Question<'_> {
             "nodesite" => self.node().and_then(|_| one(empty.with("site", ""))),
             "ifstatus" => one(empty.with("st", self.link_state()?)),
             "numnodes" => one(empty.with("numnodes", &self.view.nodes.len().to_string())),
-            "getparm" => one(match parameter(self.view, self.field("pname")?) {
+            "getparm" => one(match self.parameter(self.field("pname")?) {
                 Some(value) => empty.with("pvalue", &value),
                 None => empty,
             }),
@@ -100,6 +102,32 @@ impl Question<'_> {
         link.map(|link| link.state).ok_or(INVALID)
     }
 
+    /// A parameter of Heartbeat's configuration, as its text stands there; `None` for those that mean nothing here.
+    fn parameter(&self, name: &str) -> Option<String> {
+        let view = self.view;
+        let value = match name {
+            "keepalive" => return Some(nodes::milliseconds(view.keepalive)),
+            "warntime" => return Some(nodes::milliseconds(view.warntime)),
+            "deadtime" | "deadping" => return Some(nodes::milliseconds(view.deadtime)),
+            "initdead" => return Some(nodes::milliseconds(view.initdead)),
+            "udpport" => return Some(self.udp_port.to_string()),
+            "hbversion" => VERSION,
+            "cluster" => &view.cluster,
+            // What Heartbeat itself answers where nothing is configured.
+            "auto_failback" | "crm" => "off",
+            "autojoin" => "none",
+            "baud" => "19200",
+            "debug" => "0",
+            "hbgenmethod" => "file",
+            "hopfudge" => "1",
+            "msgfmt" => "classic",
+            "normalpoll" => "true",
+            "realtime" => "false",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    }
+
     fn name_of_uuid(&self) -> Result<Option<&str>, &'static str> {
         let asked = self.request.bytes("queryuuid").ok_or(INVALID)?;
         Ok(node_of_uuid(self.view, &asked).map(|node| node.name.as_str()))
@@ -111,27 +139,6 @@ pub fn node_of_uuid<'v>(view: &'v View, uuid: &[u8]) -> Option<&'v NodeView> {
     view.nodes
         .iter()
         .find(|node| nodes::uuid(view, node) == uuid)
-}
-
-/// A parameter of Heartbeat's configuration, as its text stands there; `None` for those that mean nothing here.
-fn parameter(view: &View, name: &str) -> Option<String> {
-    let value = match name {
-        "hbversion" => VERSION,
-        "cluster" => &view.cluster,
-        "keepalive" => return Some(nodes::milliseconds(view.keepalive)),
-        "warntime" => return Some(nodes::milliseconds(view.warntime)),
-        "deadtime" => return Some(nodes::milliseconds(view.deadtime)),
-        "initdead" => return Some(nodes::milliseconds(view.initdead)),
-        "auto_failback" | "crm" => "off",
-        "deadping" => return Some(nodes::milliseconds(view.deadtime)),
-        "hopfudge" => "1",
-        "realtime" => "false",
-        "debug" => "0",
-        "autojoin" => "none",
-        "msgfmt" => "classic",
-        _ => return None,
-    };
-    Some(value.to_owned())
 }
 
 /// The replies of a walk: all say that more follow, the last that it is the last.
@@ -150,7 +157,9 @@ mod tests {
     use super::*;
     use crate::fixtures;
 
-    fn ask(request_type: &str, fields: &[(&str, &str)]) -> Result<Vec<String>, &'static str> {
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn ask(request_type: &str, fields: Fields) -> Result<Vec<String>, &'static str> {
         let request = fields
             .iter()
             .fold(Message::of_type("hbapi-req"), |message, (name, value)| {
@@ -164,6 +173,7 @@ mod tests {
         let question = Question {
             request,
             view: &view,
+            udp_port: 694,
             now: view.started_at,
         };
         let replies = question.answer(request_type)?;
@@ -196,7 +206,7 @@ mod tests {
     #[test]
     fn one_reply_for_each_question() {
         let node = ("node", "OFFICE-1");
-        let cases: [(&str, &[(&str, &str)], &str); 10] = [
+        let cases: [(&str, Fields, &str); 11] = [
             ("nodestatus", &[node], "st=active result=OK"),
             ("nodetype", &[node], "nodetype=normal result=OK"),
             ("nodeweight", &[node], "weight=100 result=OK"),
@@ -209,6 +219,7 @@ mod tests {
                 "pvalue=800ms result=OK",
             ),
             ("getparm", &[("pname", "watchdog")], "result=OK"),
+            ("getparm", &[("pname", "udpport")], "pvalue=694 result=OK"),
             ("getrsc", &[], "rsc_hold=all result=OK"),
             ("getuuid", &[("queryname", "nobody")], "result=OK"),
         ];

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::connection::{End, Event, Queue, converse, queue};
 use super::hub::{ClientId, Hub, Input, Output};
 use super::peers::{PeerMessages, ToPeers};
-use super::permission::{ApiAuth, Credentials};
+use super::permission::{Credentials, Settings};
 use super::signals::Process;
 use crate::view::View;
 
@@ -91,7 +91,7 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
 /// Serves clients until nobody publishes views any more.
 pub async fn serve(
     listener: UnixListener,
-    auth: ApiAuth,
+    settings: Settings,
     mut view: watch::Receiver<Arc<View>>,
     mut peers: PeerMessages,
     counters: Arc<Counters>,
@@ -99,7 +99,7 @@ pub async fn serve(
     let (events, mut incoming) = mpsc::channel(QUEUED_EVENTS);
     let first = view.borrow_and_update().clone();
     let mut server = Server {
-        hub: Hub::new(auth, first, Timestamp::now()),
+        hub: Hub::new(settings, first, Timestamp::now()),
         lines: BTreeMap::new(),
         tasks: JoinSet::new(),
         last_id: 0,

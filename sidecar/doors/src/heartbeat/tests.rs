@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::frame::HEADER_BYTES;
 use super::hub::{ClientId, Hub, Input, Output};
 use super::message::Message;
-use super::permission::{ApiAuth, Credentials};
+use super::permission::{Credentials, Settings};
 use crate::fixtures;
 use crate::view::View;
 
@@ -32,7 +32,7 @@ impl Bench {
     fn of(view: View) -> Self {
         let now = view.started_at;
         Self {
-            hub: Hub::new(ApiAuth::default(), Arc::new(view), now),
+            hub: Hub::new(Settings::default(), Arc::new(view), now),
             now,
         }
     }

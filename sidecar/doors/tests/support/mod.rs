@@ -1,5 +1,7 @@
 //! Two nodes' doors in this process, joined by a pipe, and unmodified clients in a mount namespace of their own.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 pub mod runtime;
 
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pbx_doors::heartbeat::peers::{PeerChannel, border};
-use pbx_doors::heartbeat::{ApiAuth, Counters, FromPeer, bind, serve};
+use pbx_doors::heartbeat::{Counters, FromPeer, Settings, bind, serve};
 use pbx_doors::{View, fixtures};
 use pbx_tests::packages::{self, PackageSet};
 use tokio::sync::watch;
@@ -65,7 +67,7 @@ impl Nodes {
         on_a_thread(async move {
             for (path, view, peers, counters) in doors {
                 let listener = bind(&path).unwrap();
-                tokio::spawn(serve(listener, ApiAuth::default(), view, peers, counters));
+                tokio::spawn(serve(listener, Settings::default(), view, peers, counters));
             }
             tokio::spawn(join(channel_0, channel_1));
         });

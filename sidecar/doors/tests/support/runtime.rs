@@ -1,5 +1,7 @@
 //! A runtime as the sidecar's doors have it, for tests.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::sync::mpsc::channel;
 
 /// Runs what `start` spawns on a runtime of one thread, as the sidecar does, until the process ends; returns once it has started.
