@@ -153,7 +153,7 @@ fn a_flood_is_refused_and_closed() {
     let mut stream = UnixStream::connect(node.socket()).unwrap();
     let mut flood = stream.try_clone().unwrap();
     // It ends when the door closes, long before all is written.
-    let writer = std::thread::spawn(move || flood.write_all(&[b'x'; 10_000_000]).is_err());
+    let writer = std::thread::spawn(move || flood.write_all(&vec![b'x'; 10_000_000]).is_err());
     let mut said = Vec::new();
     let _ = stream.read_to_end(&mut said);
     assert!(writer.join().unwrap(), "10 MB were taken");
