@@ -56,7 +56,10 @@ fn ask(cluster: &Cluster, pods: &[NodeId]) -> Asking {
         target: SocketAddrV4::new(VIP, SIP_PORT),
         observer: client.clone(),
         client,
-        nodes: pods.iter().map(|node| cluster.netns_of_node(*node)).collect(),
+        nodes: pods
+            .iter()
+            .map(|node| cluster.netns_of_node(*node))
+            .collect(),
         hardware: pods.iter().map(|node| cluster.hardware_of(*node)).collect(),
         limit: PATIENCE,
     })
@@ -66,6 +69,10 @@ fn ask(cluster: &Cluster, pods: &[NodeId]) -> Asking {
 #[test]
 fn a_floating_address_moves_between_the_nodes_of_kubernetes() {
     let cluster = &office().cluster;
+    // What a run that failed left behind has other images.
+    if cluster.kubectl(&["get", "namespace", NAMESPACE]).is_ok() {
+        remove(cluster);
+    }
     office::create_namespace(cluster, NAMESPACE).unwrap();
     let privileged = "pod-security.kubernetes.io/enforce=privileged";
     cluster
@@ -74,9 +81,15 @@ fn a_floating_address_moves_between_the_nodes_of_kubernetes() {
     let watcher = Watcher::start(cluster, NAMESPACE, NAME).unwrap();
     apply(cluster);
     let is_whole = |view: &pbx_tests::watcher::View| office::is_whole(&view.status);
-    let view = watcher.wait_until("a whole system", PATIENCE, is_whole).unwrap();
+    let view = watcher
+        .wait_until("a whole system", PATIENCE, is_whole)
+        .unwrap();
     let first = view.status.active.unwrap();
-    assert!(cluster.kubectl(&["get", "service", NAME, "-n", NAMESPACE]).is_err());
+    assert!(
+        cluster
+            .kubectl(&["get", "service", NAME, "-n", NAMESPACE])
+            .is_err()
+    );
 
     let pods = ["desk-0", "desk-1"].map(|pod| node_of(cluster, pod));
     let asking = ask(cluster, &pods);
@@ -86,12 +99,19 @@ fn a_floating_address_moves_between_the_nodes_of_kubernetes() {
     let killed_at = Moment::now();
     asterisk.signal(Signal::KILL).unwrap();
     let has_moved = |view: &pbx_tests::watcher::View| {
-        view.status.active.as_ref().is_some_and(|active| *active != first)
+        view.status
+            .active
+            .as_ref()
+            .is_some_and(|active| *active != first)
     };
-    let view = watcher.wait_until("another active", PATIENCE, has_moved).unwrap();
+    let view = watcher
+        .wait_until("another active", PATIENCE, has_moved)
+        .unwrap();
     assert_eq!(view.status.last_cause, Some(Cause::AsteriskExited));
     assert_eq!(view.status.counts.failovers, 1);
-    watcher.wait_until("a whole system", PATIENCE, is_whole).unwrap();
+    watcher
+        .wait_until("a whole system", PATIENCE, is_whole)
+        .unwrap();
     let log = asking.finish().unwrap();
     let gap_ms = log.longest_gap_ms(killed_at);
     println!("kill to answer: {gap_ms:.1} ms, by two: {}", log.by_two());
@@ -99,7 +119,12 @@ fn a_floating_address_moves_between_the_nodes_of_kubernetes() {
     let heir = usize::from(first == "desk-0");
     assert_eq!(log.answerers(killed_at).last(), Some(&heir));
     assert!(gap_ms < BUSY_MS, "{gap_ms} ms");
-    let states = watcher.view().status.nodes.into_iter().map(|node| node.state);
+    let states = watcher
+        .view()
+        .status
+        .nodes
+        .into_iter()
+        .map(|node| node.state);
     let states: Vec<NodeState> = states.collect();
     assert!(states.contains(&NodeState::Active) && states.contains(&NodeState::Standby));
     remove(cluster);
