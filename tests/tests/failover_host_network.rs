@@ -1,6 +1,8 @@
 //! Mode Host on Kubernetes: the pods are on their nodes' network, and a floating address moves with the role. What the address and
 //! its fence do under every other fault is in `failover_floating`, on bare hosts: it is the same code.
 
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;

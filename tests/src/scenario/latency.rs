@@ -119,16 +119,17 @@ fn timed(
 }
 
 fn budget(found: &Move, cause: Moment, moments: &[(&'static str, Moment)]) -> Budget {
-    let answer_at = Moment(cause.0 + (found.answer_ms * 1e6) as u64);
-    let last = [("kube-proxy follows, and the new node answers", answer_at)];
-    let mut before = cause;
-    let terms = moments.iter().chain(&last).map(|(name, at)| {
-        let ms = at.ms_since(before);
-        before = *at;
-        (*name, ms)
-    });
+    let mut terms = Vec::with_capacity(moments.len() + 1);
+    let mut before_ms = 0.0;
+    for (name, at) in moments {
+        let ms = at.ms_since(cause);
+        terms.push((*name, ms - before_ms));
+        before_ms = ms;
+    }
+    let answered = "kube-proxy follows, and the new node answers";
+    terms.push((answered, found.answer_ms - before_ms));
     Budget {
-        terms: terms.collect(),
+        terms,
         whole_ms: found.answer_ms,
     }
 }
