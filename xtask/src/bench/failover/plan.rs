@@ -9,6 +9,7 @@ use pbx_tests::failover::fixed::Fixed;
 use pbx_tests::failover::heartbeat::Heartbeat;
 use pbx_tests::failover::keepalived::Keepalived;
 use pbx_tests::failover::ours::Ours;
+use pbx_tests::failover::pacemaker::Pacemaker;
 use pbx_tests::failover::{Contender, Fault};
 
 /// The peer that goals are held against.
@@ -44,7 +45,7 @@ pub(super) enum Goal {
     Detected(f64),
 }
 
-pub(super) const SYSTEMS: [System; 5] = [
+pub(super) const SYSTEMS: [System; 6] = [
     System {
         name: CONTROL,
         start: || Ok(Box::new(Fixed::start("foCtl", &responder()?)?)),
@@ -58,6 +59,11 @@ pub(super) const SYSTEMS: [System; 5] = [
     System {
         name: HEARTBEAT,
         start: || Ok(Box::new(Heartbeat::start("foHb", &responder()?)?)),
+        is_ours: false,
+    },
+    System {
+        name: "pacemaker-300ms",
+        start: || Ok(Box::new(Pacemaker::start("foPm", &responder()?)?)),
         is_ours: false,
     },
     System {
