@@ -9,6 +9,7 @@ mod bench;
 mod checks;
 mod cluster;
 mod demo;
+mod fuzz;
 mod generate;
 mod licences;
 mod model;
@@ -40,6 +41,8 @@ enum Command {
     Model(model::Arguments),
     /// Run the real core in random worlds: at most one serves, and after the last fault one does
     Simulate(simulate::Arguments),
+    /// Give the codecs of the doors random and mutated bytes
+    Fuzz(fuzz::Arguments),
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
@@ -88,6 +91,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Model(arguments) => model::run(&arguments)?,
         Command::Simulate(arguments) => simulate::run(&arguments)?,
+        Command::Fuzz(arguments) => fuzz::run(&arguments)?,
         Command::Bench(command) => bench::run(command)?,
         Command::Responder { address } => pbx_tests::failover::responder::serve(address)?,
         Command::Generate { check } => generate::run(check)?,

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use pbx_crds::cluster::{FailoverSpec, PullPolicy, ServiceSpec, TrunkPolicy};
+use pbx_crds::doors::DoorsSpec;
 use pbx_crds::{PbxCluster, names, timing};
 
 use super::dereference::{ConfigFound, Dereferenced};
@@ -61,6 +62,8 @@ pub struct ValidatedCluster {
     pub service: ServiceSpec,
     /// Timings.
     pub failover: FailoverSpec,
+    /// Interfaces for clients.
+    pub doors: DoorsSpec,
 }
 
 /// The user's configuration.
@@ -181,6 +184,7 @@ pub fn validate(
         topology_spread_constraints: asterisk.topology_spread_constraints,
         service: spec.network.service.clone(),
         failover: spec.failover.clone(),
+        doors: spec.doors.clone(),
     })
 }
 
