@@ -9,6 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::doors::DoorsSpec;
 use crate::duration::ShortDuration;
 use crate::network::{FenceSpec, NetworkMode, VipSpec};
 use crate::status::PbxClusterStatus;
@@ -58,6 +59,9 @@ pub struct PbxClusterSpec {
     /// When a standby takes over.
     #[serde(default)]
     pub failover: FailoverSpec,
+    /// Interfaces for clients: status, events and actions.
+    #[serde(default)]
+    pub doors: DoorsSpec,
 }
 
 fn default_nodes() -> u8 {

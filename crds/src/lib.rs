@@ -1,6 +1,7 @@
 //! What the user writes, what the user reads, and what the parts of pbx-ha tell each other about it.
 //!
 //! - [`cluster`]: the `PbxCluster` resource and its spec.
+//! - [`doors`]: `spec.doors`, the interfaces for clients; [`sidecar_doors`]: the same in a sidecar's file.
 //! - [`status`]: its status, printed by `kubectl get pbx`.
 //! - [`cause`]: the stable reasons of a change of roles.
 //! - [`duration`] and [`timing`]: durations as Kubernetes writes them, and the rules between them.
@@ -19,6 +20,7 @@
 
 pub mod cause;
 pub mod cluster;
+pub mod doors;
 pub mod duration;
 pub mod ledger;
 pub mod names;
@@ -26,6 +28,7 @@ pub mod network;
 pub mod quorum;
 pub mod report;
 pub mod sidecar_config;
+pub mod sidecar_doors;
 pub mod status;
 pub mod timing;
 

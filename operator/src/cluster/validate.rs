@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use pbx_crds::cluster::{FailoverSpec, NetworkSpec, PullPolicy, ServiceSpec, TrunkPolicy};
+use pbx_crds::doors::DoorsSpec;
 use pbx_crds::network::{NetworkMode, sidecar_network};
 use pbx_crds::sidecar_config::NetworkConfig;
 use pbx_crds::{PbxCluster, names, timing};
@@ -66,6 +67,8 @@ pub struct ValidatedCluster {
     pub floating: Option<NetworkConfig>,
     /// Timings.
     pub failover: FailoverSpec,
+    /// Interfaces for clients.
+    pub doors: DoorsSpec,
 }
 
 /// The user's configuration.
@@ -192,6 +195,7 @@ pub fn validate(
         service: spec.network.service.clone(),
         floating,
         failover: spec.failover.clone(),
+        doors: spec.doors.clone(),
     })
 }
 

@@ -11,7 +11,7 @@ use pbx_crds::sidecar_config::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{ValidatedCluster, metadata};
+use super::{ValidatedCluster, doors, metadata};
 use crate::cluster::dereference::short_hex;
 
 /// Entry of the ConfigMap, and name of the file in the pod.
@@ -71,6 +71,7 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
         },
         failover: cluster.failover.clone(),
         http: ([0, 0, 0, 0], names::HTTP_PORT).into(),
+        doors: doors::config(&cluster.doors),
         asterisk: AsteriskConfig {
             guard_socket: "/run/pbx-ha/guard.sock".into(),
             defaults_dir: "/run/pbx-ha/defaults".into(),

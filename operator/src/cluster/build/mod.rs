@@ -5,6 +5,7 @@
 
 mod config_map;
 mod disruption_budget;
+mod doors;
 mod endpoint_slice;
 mod pod;
 mod rbac;
@@ -119,6 +120,7 @@ asterisk:
   topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]
 network: {service: {type: LoadBalancer, annotations: {a: b}, ports: [{name: sip, port: 5060, targetPort: 5062}]}}
 failover: {preferredNode: office-1, deadtime: 2s}
+doors: {tokenSecret: t, tlsSecret: c, http: {tlsPort: 8443}, haast: {port: 3002}, sysadm: {enabled: true}, droonga: {enabled: true}, ami: {enabled: true, tlsPort: 5039, usersSecret: u}}
 ";
 
     const FLOATING: &str = "

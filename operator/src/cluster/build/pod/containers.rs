@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use pbx_crds::names;
 
 use super::{GRACE_SECONDS, ValidatedCluster, volumes};
+use crate::cluster::build::doors;
 
 const GUARD: &str = "/pbx-ha/bin/pbx-guard";
 
@@ -48,10 +49,7 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
             volumes::SIDECAR_FILE,
         ])),
         env: Some(downward_env()),
-        ports: Some(vec![
-            port("http", names::HTTP_PORT, "TCP"),
-            port("heartbeat", names::HEARTBEAT_PORT, "UDP"),
-        ]),
+        ports: Some(ports(cluster)),
         lifecycle: Some(install_guard()),
         readiness_probe: Some(probe("/readyz", 2, 1)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
@@ -203,6 +201,17 @@ fn port(name: &str, number: u16, protocol: &str) -> ContainerPort {
         protocol: Some(protocol.into()),
         ..ContainerPort::default()
     }
+}
+
+fn ports(cluster: &ValidatedCluster) -> Vec<ContainerPort> {
+    let mut ports = vec![
+        port("http", names::HTTP_PORT, "TCP"),
+        port("heartbeat", names::HEARTBEAT_PORT, "UDP"),
+        port("peers", names::HEARTBEAT_PORT, "TCP"),
+    ];
+    let doors = doors::ports(&cluster.doors);
+    ports.extend(doors.map(|(name, number)| port(name, number, "TCP")));
+    ports
 }
 
 fn words(command: &[&str]) -> Vec<String> {
