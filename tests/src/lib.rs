@@ -7,12 +7,14 @@
 pub mod asterisk_chroot;
 pub mod bare_hosts;
 pub mod call;
+pub mod clients;
 pub mod clock;
 pub mod cluster;
 pub mod failover;
 pub mod http;
 pub mod images;
 pub mod kube_build;
+pub mod linux_ha;
 pub mod measure;
 pub mod netns;
 pub mod office;

@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use pbx_doors::heartbeat::frame::frame;
 use pbx_doors::heartbeat::message::Message;
 use pbx_doors::heartbeat::{self, Settings, peers};
-use pbx_doors::{View, fixtures, haast};
+use pbx_doors::{OnDropped, View, fixtures, haast};
 use tokio::sync::{mpsc, watch};
 
 #[path = "../tests/support/runtime.rs"]
@@ -33,7 +33,7 @@ impl Doors {
         let door = haast::Door {
             view: view.subscribe(),
             actions,
-            counters: Arc::default(),
+            on_dropped: OnDropped::new(|_| {}),
         };
         runtime::on_a_thread(async move {
             let listener = haast::bind(&haast_socket).expect("a free path");
@@ -41,7 +41,7 @@ impl Doors {
             let listener = heartbeat::bind(&heartbeat_socket).expect("a free path");
             let (hub, _) = peers::border();
             let settings = Settings::default();
-            let serve = heartbeat::serve(listener, settings, receiver, hub, Arc::default());
+            let serve = heartbeat::serve(listener, settings, receiver, hub, OnDropped::new(|_| {}));
             tokio::spawn(serve);
         });
         Self { folder, view }
@@ -113,6 +113,11 @@ fn questions(criterion: &mut Criterion) {
 
 fn deaths(criterion: &mut Criterion) {
     let doors = Doors::open();
+    // What is measured is the way, not the wait from warntime to deadtime.
+    doors.view.send_modify(|view| {
+        let view = Arc::make_mut(view);
+        view.deadtime = view.warntime;
+    });
     let mut client = doors.heartbeat();
     let mut lives = true;
     criterion.bench_function(

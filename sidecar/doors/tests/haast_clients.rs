@@ -7,22 +7,17 @@ mod runtime;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use pbx_doors::haast::{Counters, Door, bind, serve};
+use pbx_doors::haast::{Door, bind, serve};
 use pbx_doors::job::{Action, Refusal, Request};
-use pbx_doors::{View, fixtures};
-use pbx_tests::packages::{self, PackageSet};
+use pbx_doors::{OnDropped, View, fixtures};
+use pbx_tests::linux_ha;
 use runtime::on_a_thread;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-
-const CLIENTS: PackageSet = PackageSet {
-    purpose: "clients of HAAst's socket",
-    packages: &["python3-minimal", "socat"],
-};
 
 struct Node {
     folder: tempfile::TempDir,
@@ -31,14 +26,14 @@ struct Node {
 
 /// A node that begins promotions as job 17 and refuses everything else.
 fn start() -> Node {
-    packages::ensure(&[CLIENTS]).unwrap();
+    linux_ha::ensure().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let view = watch::Sender::new(Arc::new(fixtures::two_nodes()));
     let (actions, mut requests) = mpsc::channel::<Request>(4);
     let door = Door {
         view: view.subscribe(),
         actions,
-        counters: Arc::new(Counters::default()),
+        on_dropped: OnDropped::new(|_| {}),
     };
     let path = folder.path().join("haast.sock");
     on_a_thread(async move {
@@ -62,19 +57,7 @@ impl Node {
     }
 
     fn ask(&self, arguments: &[&str]) -> Value {
-        let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/haast_client.py");
-        let output = Command::new("python3")
-            .arg(client)
-            .arg(self.socket())
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        serde_json::from_slice(&output.stdout).unwrap()
+        linux_ha::ask_haast(&self.socket(), arguments).unwrap()
     }
 
     fn socat(&self, input: &str) -> String {

@@ -14,7 +14,7 @@ pub const UNKNOWN: Code = Code(0, "Unknown");
 pub const STANDBY: Code = Code(3, "Standby");
 /// Published: serves.
 pub const ACTIVE: Code = Code(4, "Active");
-/// Silent for deadtime.
+/// Silent for warntime or longer.
 pub const DEAD: Code = Code(5, "Dead");
 /// Published: a path between two nodes that carries heartbeats.
 pub const LINK_UP: Code = Code(7, "Up");

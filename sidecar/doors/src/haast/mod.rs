@@ -11,7 +11,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-pub use server::{Counters, Door, HaastError, bind, serve};
+pub use server::{Door, HaastError, bind, serve, serve_remote};
 
 /// Where HAAst's clients connect to.
 pub const SOCKET: &str = "/var/run/haast.sock";

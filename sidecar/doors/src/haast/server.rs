@@ -1,21 +1,23 @@
-//! Sockets around the sessions: a unix socket for whoever may open it.
+//! Sockets around the sessions: a unix socket for whoever may open it, TCP with TLS for whoever has the token.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::session::{Outcome, Session};
+use crate::OnDropped;
 use crate::job::{Action, Refusal, Request};
+use crate::tls::Tls;
+use crate::token::Token;
 use crate::view::View;
 
 /// Clients at a time on each socket; whoever comes later is turned away.
@@ -51,26 +53,15 @@ impl HaastError {
     }
 }
 
-/// What happened at the door, for metrics.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Commands answered, refused ones among them.
-    pub answered: AtomicU64,
-    /// Connections closed for flooding or a wrong token.
-    pub refused: AtomicU64,
-    /// Connections turned away because there were too many.
-    pub turned_away: AtomicU64,
-}
-
 /// What all sockets of this door need.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Door {
     /// What is shown.
     pub view: watch::Receiver<Arc<View>>,
     /// Where actions go.
     pub actions: mpsc::Sender<Request>,
-    /// What happened.
-    pub counters: Arc<Counters>,
+    /// Told whom the door dropped.
+    pub on_dropped: OnDropped,
 }
 
 /// Listens on `path`, with its folder made and a stale socket removed. The owner and the group may connect, and act.
@@ -96,7 +87,7 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
 
 /// Serves the unix socket, for ever.
 pub async fn serve(listener: UnixListener, door: Door) {
-    let mut clients = Clients::new(door.counters.clone());
+    let mut clients = Clients::new(door.on_dropped.clone());
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -105,6 +96,26 @@ pub async fn serve(listener: UnixListener, door: Door) {
                     Err(_) => "haast".to_owned(),
                 };
                 clients.add(talk(stream, Session::default(), who, door.clone()));
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+/// Serves TCP with TLS to clients that show the token, for ever.
+pub async fn serve_remote(listener: TcpListener, tls: Tls, token: Token, door: Door) {
+    let mut clients = Clients::new(door.on_dropped.clone());
+    loop {
+        match listener.accept().await {
+            Ok((socket, address)) => {
+                let (tls, token, door) = (tls.clone(), token.clone(), door.clone());
+                clients.add(async move {
+                    let session = Session::guarded(Box::new(move |shown| token.is(shown)));
+                    match tls.accept(socket).await {
+                        Ok(stream) => talk(stream, session, format!("haast {address}"), door).await,
+                        Err(error) => door.on_dropped.tell(error.reason()),
+                    }
+                });
             }
             Err(error) => pause(&error).await,
         }
@@ -120,23 +131,22 @@ async fn pause(error: &std::io::Error) {
 struct Clients {
     tasks: JoinSet<()>,
     places: Arc<Semaphore>,
-    counters: Arc<Counters>,
+    on_dropped: OnDropped,
 }
 
 impl Clients {
-    fn new(counters: Arc<Counters>) -> Self {
+    fn new(on_dropped: OnDropped) -> Self {
         Self {
             tasks: JoinSet::new(),
             places: Arc::new(Semaphore::new(MAX_CLIENTS)),
-            counters,
+            on_dropped,
         }
     }
 
     fn add(&mut self, client: impl Future<Output = ()> + Send + 'static) {
         while self.tasks.try_join_next().is_some() {}
         let Ok(place) = self.places.clone().try_acquire_owned() else {
-            count(&self.counters.turned_away);
-            return;
+            return self.on_dropped.tell("HaastCrowd");
         };
         self.tasks.spawn(async move {
             client.await;
@@ -174,9 +184,8 @@ async fn talk(
                 Outcome::Act(action) => (session.acted(begin(action, &who, &door).await), false),
                 Outcome::Close(answer) => (answer, true),
             };
-            count(&door.counters.answered);
             if is_last {
-                count(&door.counters.refused);
+                door.on_dropped.tell("HaastRefused");
             }
             if !say(&mut stream, &answer).await || is_last {
                 return;
@@ -207,8 +216,4 @@ async fn begin(action: Action, who: &str, door: &Door) -> Option<Result<u64, Ref
         Ok(Ok(())) => {}
     }
     timeout(ACTION_TIMEOUT, answer).await.ok()?.ok()
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }

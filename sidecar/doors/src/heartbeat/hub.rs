@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -15,11 +16,21 @@ use super::nodes;
 use super::permission::{Credentials, Settings};
 use super::requests::{INVALID, Question, reply_to};
 use super::signon::{self, Identity};
+use super::silence::Silences;
 use crate::view::View;
 
 /// A connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
+
+/// A moment, by two clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Wall clock: what clients are told.
+    pub wall: Timestamp,
+    /// Since the door was opened: what is waited for.
+    pub uptime: Duration,
+}
 
 /// What happens to the hub.
 #[derive(Debug)]
@@ -123,24 +134,32 @@ pub(super) mod filter {
 #[derive(Debug)]
 pub struct Hub {
     pub(super) settings: Settings,
+    /// As it was published.
+    published: Arc<View>,
+    /// As clients are shown it: a silent node lives until deadtime.
     pub(super) view: Arc<View>,
+    silences: Silences,
     pub(super) clients: BTreeMap<ClientId, Client>,
     told: Told,
 }
 
 impl Hub {
     /// No client yet.
-    pub fn new(settings: Settings, view: Arc<View>, now: Timestamp) -> Self {
+    pub fn new(settings: Settings, published: Arc<View>, now: Moment) -> Self {
+        let mut silences = Silences::default();
+        let view = silences.apply(&published, now.uptime, true);
         Self {
             settings,
-            told: Told::of(&view, now),
+            told: Told::of(&view, now.wall),
+            published,
             view,
+            silences,
             clients: BTreeMap::new(),
         }
     }
 
     /// Takes one input; adds to `outputs` what is to be done.
-    pub fn step(&mut self, now: Timestamp, input: Input<'_>, outputs: &mut Vec<Output>) {
+    pub fn step(&mut self, now: Moment, input: Input<'_>, outputs: &mut Vec<Output>) {
         match input {
             Input::Connected { client, peer } => {
                 let new = Client {
@@ -150,15 +169,15 @@ impl Hub {
                 };
                 self.clients.insert(client, new);
             }
-            Input::Said { client, body } => self.on_body(now, client, body, outputs),
+            Input::Said { client, body } => self.on_body(now.wall, client, body, outputs),
             Input::Gone { client } => self.forget(client, "EOF", outputs),
             Input::Peer { from, body } => self.on_peer(from, body, outputs),
             Input::View(view) => {
-                self.view = view;
+                self.published = view;
                 self.tell_changes(now, outputs);
             }
             Input::Time => self.tell_changes(now, outputs),
-            Input::Beat => self.tell(&beats(&self.view, now), filter::NOCHANGE, outputs),
+            Input::Beat => self.tell(&beats(&self.view, now.wall), filter::NOCHANGE, outputs),
         }
     }
 
@@ -346,8 +365,9 @@ impl Hub {
             .map(|(id, client)| (*id, client))
     }
 
-    fn tell_changes(&mut self, now: Timestamp, outputs: &mut Vec<Output>) {
-        let messages = self.told.update(&self.view, now);
+    fn tell_changes(&mut self, now: Moment, outputs: &mut Vec<Output>) {
+        self.view = self.silences.apply(&self.published, now.uptime, false);
+        let messages = self.told.update(&self.view, now.wall);
         self.tell(&messages, filter::KEEPIT, outputs);
     }
 
@@ -376,10 +396,14 @@ impl Hub {
             .collect()
     }
 
-    /// When [`Input::Time`] is due next, if ever: a node that was never heard is called dead then.
-    pub fn next_time(&self, now: Timestamp) -> Option<Timestamp> {
-        let at = nodes::never_heard_are_dead_at(&self.view);
-        (at > now).then_some(at)
+    /// How long until [`Input::Time`] is due, if ever: a silent node is called dead then, or one that was never heard.
+    pub fn until_time(&self, now: Moment) -> Option<Duration> {
+        let stranger = nodes::never_heard_are_dead_at(&self.view).duration_since(now.wall);
+        let stranger = Duration::try_from(stranger)
+            .ok()
+            .filter(|rest| !rest.is_zero());
+        let silent = self.silences.next_death(&self.published, now.uptime);
+        stranger.into_iter().chain(silent).min()
     }
 }
 

@@ -17,13 +17,14 @@ pub mod requests;
 pub mod server;
 mod signals;
 mod signon;
+mod silence;
 mod string_form;
 #[cfg(test)]
 mod tests;
 
 pub use peers::{FromPeer, PeerMessages, ToPeers};
 pub use permission::{ApiAuth, Rule, Settings};
-pub use server::{Counters, HeartbeatError, bind, serve};
+pub use server::{HeartbeatError, bind, serve};
 
 /// Where `libhbclient` connects to; compiled into it.
 pub const SOCKET: &str = "/run/heartbeat/register";

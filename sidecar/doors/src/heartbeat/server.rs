@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -15,10 +14,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::{End, Event, Queue, converse, queue};
-use super::hub::{ClientId, Hub, Input, Output};
+use super::hub::{ClientId, Hub, Input, Moment, Output};
 use super::peers::{PeerMessages, ToPeers};
 use super::permission::{Credentials, Settings};
 use super::signals::Process;
+use crate::OnDropped;
 use crate::view::View;
 
 /// Clients at a time; whoever comes later is turned away.
@@ -29,6 +29,8 @@ const QUEUED_EVENTS: usize = 64;
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// Where the kernel has no more descriptors, accepting waits for some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A client that does not read.
+const SLOW: &str = "HeartbeatSlow";
 
 /// Why there is no door.
 #[derive(Debug, Error)]
@@ -50,21 +52,6 @@ impl HeartbeatError {
             Self::Listen { .. } => "ListenFailed",
         }
     }
-}
-
-/// What happened at the door, for metrics.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Clients at this moment.
-    pub clients: AtomicU64,
-    /// Clients cut off because they did not read.
-    pub slow: AtomicU64,
-    /// Connections that sent what is no Heartbeat.
-    pub malformed: AtomicU64,
-    /// Connections turned away because there were too many.
-    pub turned_away: AtomicU64,
-    /// Messages to other nodes that found the channel's queue full.
-    pub lost: AtomicU64,
 }
 
 /// Listens on `path`, with its folder made and a stale socket removed. Anyone may connect: `apiauth` says who may sign on.
@@ -94,26 +81,28 @@ pub async fn serve(
     settings: Settings,
     mut view: watch::Receiver<Arc<View>>,
     mut peers: PeerMessages,
-    counters: Arc<Counters>,
+    on_dropped: OnDropped,
 ) {
     let (events, mut incoming) = mpsc::channel(QUEUED_EVENTS);
     let first = view.borrow_and_update().clone();
+    let opened_at = Instant::now();
     let mut server = Server {
-        hub: Hub::new(settings, first, Timestamp::now()),
+        hub: Hub::new(settings, first, moment(opened_at)),
+        opened_at,
         lines: BTreeMap::new(),
         tasks: JoinSet::new(),
         last_id: 0,
         events: events.clone(),
         to_peers: peers.outgoing.clone(),
         outputs: Vec::new(),
-        counters,
+        on_dropped,
     };
     server.tasks.spawn(accept(listener, events));
     let mut next_beat = Instant::now();
     let mut peers_are_there = true;
     loop {
         let wants_beats = server.hub.wants_beats();
-        let until_time = server.until_time();
+        let until_time = server.hub.until_time(moment(opened_at));
         tokio::select! {
             biased;
             changed = view.changed() => match changed {
@@ -165,13 +154,14 @@ struct Line {
 
 struct Server {
     hub: Hub,
+    opened_at: Instant,
     lines: BTreeMap<ClientId, Line>,
     tasks: JoinSet<()>,
     last_id: u64,
     events: mpsc::Sender<Event>,
     to_peers: mpsc::Sender<ToPeers>,
     outputs: Vec<Output>,
-    counters: Arc<Counters>,
+    on_dropped: OnDropped,
 }
 
 impl Server {
@@ -185,10 +175,10 @@ impl Server {
             Event::Gone(client, end) => {
                 match end {
                     End::Closed => {}
-                    End::Stalled => count(&self.counters.slow),
-                    End::Malformed => count(&self.counters.malformed),
+                    End::Stalled => self.on_dropped.tell(SLOW),
+                    End::Malformed => self.on_dropped.tell("HeartbeatMalformed"),
                 }
-                self.drop_line(client);
+                self.lines.remove(&client);
                 self.step(Input::Gone { client });
             }
         }
@@ -196,7 +186,7 @@ impl Server {
 
     fn connect(&mut self, stream: UnixStream) {
         if self.lines.len() >= MAX_CLIENTS {
-            return count(&self.counters.turned_away);
+            return self.on_dropped.tell("HeartbeatCrowd");
         }
         let Ok(peer) = stream.peer_cred() else {
             return;
@@ -222,21 +212,20 @@ impl Server {
             signal: 0,
         };
         self.lines.insert(client, line);
-        self.show_clients();
         self.step(Input::Connected { client, peer });
     }
 
     /// One step, and all that it orders; a client that is cut off meanwhile is one more step.
     fn step(&mut self, input: Input<'_>) {
         let mut outputs = std::mem::take(&mut self.outputs);
-        self.hub.step(Timestamp::now(), input, &mut outputs);
+        self.hub.step(moment(self.opened_at), input, &mut outputs);
         let mut done = 0;
         while let Some(output) = outputs.get(done) {
             let cut_off = self.carry_out(output);
             done += 1;
             if let Some(client) = cut_off {
                 let gone = Input::Gone { client };
-                self.hub.step(Timestamp::now(), gone, &mut outputs);
+                self.hub.step(moment(self.opened_at), gone, &mut outputs);
             }
         }
         outputs.clear();
@@ -250,9 +239,9 @@ impl Server {
                 let line = self.lines.get(client)?;
                 if !line.queue.push(frame) {
                     line.task.abort();
-                    count(&self.counters.slow);
+                    self.on_dropped.tell(SLOW);
                     tracing::warn!(client = client.0, "heartbeat client too slow, cut off");
-                    self.drop_line(*client);
+                    self.lines.remove(client);
                     return Some(*client);
                 }
                 if let (1.., Some(process)) = (line.signal, &line.process) {
@@ -265,7 +254,7 @@ impl Server {
             }
             Output::Close { client, reason } => {
                 tracing::debug!(client = client.0, reason, "heartbeat client closed");
-                self.drop_line(*client);
+                self.lines.remove(client);
             }
             Output::Peers { to, body } => {
                 let message = ToPeers {
@@ -273,32 +262,17 @@ impl Server {
                     body: body.clone(),
                 };
                 if self.to_peers.try_send(message).is_err() {
-                    count(&self.counters.lost);
+                    self.on_dropped.tell("HeartbeatMessageLost");
                 }
             }
         }
         None
     }
-
-    fn drop_line(&mut self, client: ClientId) {
-        self.lines.remove(&client);
-        self.show_clients();
-    }
-
-    fn show_clients(&self) {
-        let clients = self.lines.len() as u64;
-        self.counters.clients.store(clients, Ordering::Relaxed);
-    }
-
-    fn until_time(&self) -> Option<Duration> {
-        let now = Timestamp::now();
-        let at = self.hub.next_time(now)?;
-        // Rounded up, so that the moment has come when the timer ends.
-        let rest = at.duration_since(now) + SignedDuration::from_millis(1);
-        Duration::try_from(rest).ok()
-    }
 }
 
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+fn moment(opened_at: Instant) -> Moment {
+    Moment {
+        wall: Timestamp::now(),
+        uptime: opened_at.elapsed(),
+    }
 }

@@ -1,11 +1,10 @@
 //! The hub: sign-on, requests, filters, signals, messages within and between nodes.
 
 use std::sync::Arc;
-
-use jiff::Timestamp;
+use std::time::Duration;
 
 use super::frame::HEADER_BYTES;
-use super::hub::{ClientId, Hub, Input, Output};
+use super::hub::{ClientId, Hub, Input, Moment, Output};
 use super::message::Message;
 use super::permission::{Credentials, Settings};
 use crate::fixtures;
@@ -25,12 +24,15 @@ const USER: Credentials = Credentials {
 /// A hub, and what it ordered in words: `1<t=... st=...` to client 1, `1 closed`, `office-1< ...` to a peer, `*<` to all.
 struct Bench {
     hub: Hub,
-    now: Timestamp,
+    now: Moment,
 }
 
 impl Bench {
     fn of(view: View) -> Self {
-        let now = view.started_at;
+        let now = Moment {
+            wall: view.started_at,
+            uptime: Duration::ZERO,
+        };
         Self {
             hub: Hub::new(Settings::default(), Arc::new(view), now),
             now,
@@ -202,6 +204,16 @@ fn a_death_is_told_to_all_that_signed_on() {
     bench.connect(3, USER);
     view.nodes[1].is_up = false;
     let said = bench.step(Input::View(Arc::new(view)));
+    assert!(
+        said.iter().all(|line| line.contains("t=ifstat")),
+        "{said:?}"
+    );
+    assert_eq!(
+        bench.hub.until_time(bench.now),
+        Some(Duration::from_millis(400))
+    );
+    bench.now.uptime += Duration::from_millis(400);
+    let said = bench.step(Input::Time);
     let dead = "t=status st=dead src=office-1 ts=6553f100";
     assert_eq!(said[..2], [format!("1<{dead}"), format!("2<{dead}")]);
     assert!(
@@ -406,15 +418,18 @@ fn who_was_never_heard_dies_with_time() {
     view.nodes[1].is_known = false;
     let mut bench = Bench::of(view);
     bench.signed_on(1, "42");
-    let due = bench.hub.next_time(bench.now).unwrap();
+    assert_eq!(
+        bench.hub.until_time(bench.now),
+        Some(Duration::from_secs(30))
+    );
     assert!(bench.step(Input::Time).is_empty());
-    bench.now = due;
+    bench.now.wall = fixtures::at(bench.now.wall.as_second() + 30);
     let said = bench.step(Input::Time);
     assert!(
         said[0].starts_with("1<t=status st=dead src=office-1"),
         "{said:?}"
     );
-    assert_eq!(bench.hub.next_time(due), None);
+    assert_eq!(bench.hub.until_time(bench.now), None);
 }
 
 fn seen_from_the_other() -> View {
