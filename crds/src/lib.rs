@@ -6,6 +6,7 @@
 //! - [`cause`]: the stable reasons of a change of roles.
 //! - [`duration`] and [`timing`]: durations as Kubernetes writes them, and the rules between them.
 //! - [`ledger`]: history and counts, merged by epoch so that nothing is counted twice.
+//! - [`network`]: floating addresses.
 //! - [`quorum`]: what stands in the witness Lease.
 //! - [`report`]: what a sidecar tells the operator and its peers.
 //! - [`sidecar_config`]: the YAML file of a sidecar, written by the operator or by the owner of a bare host.
@@ -23,6 +24,7 @@ pub mod doors;
 pub mod duration;
 pub mod ledger;
 pub mod names;
+pub mod network;
 pub mod quorum;
 pub mod report;
 pub mod sidecar_config;

@@ -14,6 +14,7 @@ mod generate;
 mod licences;
 mod model;
 mod simulate;
+mod soak;
 mod tidy;
 
 /// The project's own commands.
@@ -43,6 +44,8 @@ enum Command {
     Simulate(simulate::Arguments),
     /// Give the codecs of the doors random and mutated bytes
     Fuzz(fuzz::Arguments),
+    /// Run three real hosts under load for long: nothing fails, so nothing may fail over (needs root)
+    Soak(soak::Arguments),
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
@@ -92,6 +95,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Model(arguments) => model::run(&arguments)?,
         Command::Simulate(arguments) => simulate::run(&arguments)?,
         Command::Fuzz(arguments) => fuzz::run(&arguments)?,
+        Command::Soak(arguments) => soak::run(&arguments)?,
         Command::Bench(command) => bench::run(command)?,
         Command::Responder { address } => pbx_tests::failover::responder::serve(address)?,
         Command::Generate { check } => generate::run(check)?,

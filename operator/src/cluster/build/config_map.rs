@@ -80,11 +80,11 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
             trunks: cluster.trunks,
         },
         record_dir: "/run/pbx-ha/record".into(),
-        network: None,
+        network: cluster.floating.clone(),
         kubernetes: Some(KubernetesConfig {
             namespace: cluster.namespace.clone(),
             lease: names::lease(&cluster.name),
-            endpoint_slice: Some(EndpointSliceConfig {
+            endpoint_slice: cluster.floating.is_none().then(|| EndpointSliceConfig {
                 name: names::endpoint_slice(&cluster.name),
                 ports: with_target_ports(&cluster.service.ports),
             }),

@@ -55,6 +55,11 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
         liveness_probe: Some(probe("/healthz", 10, 6)),
         resources: Some(small()),
         volume_mounts: Some(volumes::sidecar_mounts(cluster)),
+        security_context: Some(if cluster.floating.is_some() {
+            with_network_rights()
+        } else {
+            restricted()
+        }),
         ..sidecar_image(cluster)
     }
 }
@@ -100,7 +105,6 @@ fn sidecar_image(cluster: &ValidatedCluster) -> Container {
     Container {
         image: Some(cluster.sidecar_image.clone()),
         image_pull_policy: Some(cluster.sidecar_pull_policy.clone()),
-        security_context: Some(restricted()),
         ..Container::default()
     }
 }
@@ -123,6 +127,20 @@ fn restricted() -> SecurityContext {
             add: None,
         }),
         ..SecurityContext::default()
+    }
+}
+
+/// Floating addresses and their fence need NET_ADMIN, their announcements NET_RAW. Kubernetes gives capabilities to root only;
+/// without the others, this root may no more than the group that the files of the pod belong to.
+fn with_network_rights() -> SecurityContext {
+    SecurityContext {
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: Some(words(&["NET_ADMIN", "NET_RAW"])),
+        }),
+        run_as_user: Some(0),
+        run_as_non_root: Some(false),
+        ..restricted()
     }
 }
 
