@@ -64,6 +64,14 @@ impl Classes {
         Self(bits.fold(0, |sum, bit| sum | bit))
     }
 
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// Whether every class of `others` is in this set.
     pub fn includes(self, others: Self) -> bool {
         self.0 & others.0 == others.0

@@ -6,8 +6,11 @@
 pub mod class;
 pub mod config;
 pub mod filter;
+pub mod http;
 pub mod hub;
+pub mod queue;
 mod restrict;
 pub mod shell;
+pub mod spool;
 pub mod user;
 pub mod wire;

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use pbx_ami::config::{AmiConfig, read_secret};
+use pbx_ami::config::{AmiConfig, Settings, read_secret};
 use pbx_ami::hub::Account;
 use pbx_ami::shell::{self, Connector, TcpConnector};
+use pbx_ami::queue::Queue;
 use pbx_ami::user::Secret;
+use pbx_ami::{http, spool};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -60,8 +62,25 @@ fn main() -> anyhow::Result<()> {
     run(&settings, handle, file.http)
 }
 
-fn run(_: &pbx_ami::config::Settings, _handle: shell::Handle, _: Option<SocketAddr>) -> anyhow::Result<()> {
-    loop {
-        std::thread::park();
+/// Queue, action files and HTTP, as far as they are wanted; then for ever.
+fn run(settings: &Settings, handle: shell::Handle, http: Option<SocketAddr>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let Some(path) = &settings.queue_file else {
+        return runtime.block_on(std::future::pending());
+    };
+    let queue = Queue::start(path.clone(), handle)?;
+    if let Some((folder, write)) = &settings.spool {
+        spool::start(folder.clone(), *write, queue.clone())?;
     }
+    let router = http::router(queue, settings.users.clone());
+    runtime.block_on(async {
+        let Some(address) = http else {
+            return std::future::pending().await;
+        };
+        let listener = tokio::net::TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+        axum::serve(listener, router).await.context("cannot serve HTTP")
+    })
 }
