@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
+mod ami;
 mod e2e;
 mod failover;
 mod figures;
@@ -11,6 +12,8 @@ mod groups;
 /// What to measure.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// The AMI hub against Asterisk's own manager, on a real Asterisk (needs root; up to 10 minutes)
+    Ami(ami::Arguments),
     /// Failovers of the whole system on the local cluster, from the cause to the first answer (needs root; up to 30 minutes)
     E2e(e2e::Arguments),
     /// pbx-ha on bare hosts against keepalived, in turns, under the same faults (needs root, keepalived and nft; ends within 30 minutes)
@@ -20,6 +23,7 @@ pub(crate) enum Command {
 /// Carries out one command.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
+        Command::Ami(arguments) => ami::run(&arguments),
         Command::E2e(arguments) => e2e::run(&arguments),
         Command::Failover(arguments) => failover::run(&arguments),
     }

@@ -158,6 +158,9 @@ impl ActionReader {
             self.buffer.drain(..self.start);
             self.line -= self.start;
             self.searched -= self.start;
+            if let Some(Ok(end)) = &mut self.front {
+                *end -= self.start;
+            }
             self.start = 0;
         }
         self.buffer.extend_from_slice(bytes);

@@ -84,6 +84,21 @@ fn a_bad_action_without_an_end_is_given_up_and_costs_no_memory() {
 }
 
 #[test]
+fn an_action_at_the_front_stays_there_while_more_arrives() {
+    let mut reader = ActionReader::default();
+    reader.push(b"Action: One\r\n\r\nAction: Two\r\n\r\n");
+    assert!(reader.fetch());
+    reader.pop();
+    assert!(reader.fetch());
+    reader.push(b"Action: Three\r\n\r\n");
+    for name in ["Two", "Three"] {
+        assert!(reader.fetch());
+        assert_eq!(reader.front().unwrap().unwrap().action, name.as_bytes());
+        reader.pop();
+    }
+}
+
+#[test]
 fn one_action_alone_is_parsed() {
     let frame = Frame::parse(b"Action: Ping\r\nActionID: 1\r\n\r\n").unwrap();
     assert_eq!((frame.action, frame.action_id), (&b"Ping"[..], &b"1"[..]));

@@ -107,6 +107,7 @@ impl MessageReader {
             self.buffer.drain(..self.start);
             self.line -= self.start;
             self.searched -= self.start;
+            self.front = self.front.map(|end| end - self.start);
             self.start = 0;
         }
         self.buffer.extend_from_slice(bytes);
