@@ -41,6 +41,8 @@ pub enum Goal {
     Max(f64),
     /// The median is at least this.
     AtLeast(f64),
+    /// It is told, not judged.
+    None,
 }
 
 impl Figure {
@@ -64,6 +66,7 @@ impl Figure {
             Goal::Median(most) => median <= most,
             Goal::Max(most) => max <= most,
             Goal::AtLeast(least) => median >= least,
+            Goal::None => true,
         };
         Self {
             name: name.into(),
@@ -89,8 +92,10 @@ pub fn markdown_table(figures: &[Figure]) -> String {
             Goal::Median(most) => format!("median ≤ {most} {}", figure.unit),
             Goal::Max(most) => format!("≤ {most} {}", figure.unit),
             Goal::AtLeast(least) => format!("median ≥ {least} {}", figure.unit),
+            Goal::None => "-".to_owned(),
         };
         let met = match (figure.met, figure.failed_runs.len()) {
+            (true, _) if figure.goal == Goal::None => "-".to_owned(),
             (true, _) => "yes".to_owned(),
             (false, 0) => "no".to_owned(),
             (false, failed) => format!("no ({failed} failed runs)"),

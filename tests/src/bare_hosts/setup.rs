@@ -12,6 +12,7 @@ use pbx_crds::sidecar_config::{
     AsteriskConfig, FenceConfig, HeartbeatConfig, LinkAddress, NetworkConfig, PeerConfig,
     SidecarConfig, VipConfig,
 };
+use pbx_crds::sidecar_doors::{DoorsConfig, DroongaDoor, SysadmDoor};
 
 use super::{BareHosts, VIP, VIP6, name_of, write};
 use crate::netns::HOST_LINK;
@@ -20,6 +21,8 @@ use crate::progress::output_of;
 /// Where an Asterisk without a floating address listens.
 const ANY: &str = "0.0.0.0";
 const KEY: [u8; 32] = [0x5a; 32];
+/// What the doors of each host ask for.
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 impl BareHosts {
     pub(super) fn prepare(&self, index: usize) -> Result<()> {
@@ -31,6 +34,7 @@ impl BareHosts {
         mount_root(&home, &self.rootfs)?;
         write(&home.join("user/pjsip.conf"), self.pjsip().as_bytes())?;
         write(&home.join("key"), &KEY)?;
+        write(&home.join("token"), TOKEN.as_bytes())?;
         let settings = serde_yaml::to_string(&self.settings(index, &home))
             .context("write the sidecar's file")?;
         write(&home.join("sidecar.yaml"), settings.as_bytes())?;
@@ -124,6 +128,7 @@ impl BareHosts {
             },
             failover: self.settings.failover.clone(),
             http: SocketAddr::from((any, HTTP_PORT)),
+            doors: doors(home),
             asterisk: AsteriskConfig {
                 guard_socket: home.join("guard.sock"),
                 defaults_dir: self.rootfs.join("etc/asterisk"),
@@ -153,6 +158,16 @@ impl BareHosts {
                 vec![link("wan", at(cable.address)), link("lan", first)]
             }),
         }
+    }
+}
+
+/// All that need nothing but a token.
+fn doors(home: &Path) -> DoorsConfig {
+    DoorsConfig {
+        token_file: Some(home.join("token")),
+        sysadm: Some(SysadmDoor::default()),
+        droonga: Some(DroongaDoor::default()),
+        ..DoorsConfig::default()
     }
 }
 
