@@ -42,11 +42,20 @@ const BOOT_TIMEOUT: Duration = Duration::from_mins(2);
 /// Asterisk's files of the stand: dialplan, queues, a conference, voicemail and so on.
 const CONFIG: [(&str, &str); 6] = [
     ("manager.conf", include_str!("../assets/ami/manager.conf")),
-    ("extensions.conf", include_str!("../assets/ami/extensions.conf")),
+    (
+        "extensions.conf",
+        include_str!("../assets/ami/extensions.conf"),
+    ),
     ("queues.conf", include_str!("../assets/ami/queues.conf")),
     ("iax.conf", include_str!("../assets/ami/iax.conf")),
-    ("voicemail.conf", include_str!("../assets/ami/voicemail.conf")),
-    ("confbridge.conf", include_str!("../assets/ami/confbridge.conf")),
+    (
+        "voicemail.conf",
+        include_str!("../assets/ami/voicemail.conf"),
+    ),
+    (
+        "confbridge.conf",
+        include_str!("../assets/ami/confbridge.conf"),
+    ),
 ];
 const AGI: &str = include_str!("../assets/ami/client.agi");
 
@@ -110,7 +119,10 @@ impl Stand {
             .context("open the hub's log")?;
         let mut command = self.command(&self.program.to_string_lossy());
         command.arg(self.folder.join("hub.yaml"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         self.hub = Some(command.spawn().context("start the hub")?);
         Ok(())
     }
@@ -211,7 +223,11 @@ fn prepare(folder: &Path, rootfs: &Path) -> Result<()> {
     for (name, text) in CONFIG {
         write(&root.join("etc/asterisk").join(name), text)?;
     }
-    for part in ["run/asterisk", "var/log/asterisk", "usr/share/asterisk/agi-bin"] {
+    for part in [
+        "run/asterisk",
+        "var/log/asterisk",
+        "usr/share/asterisk/agi-bin",
+    ] {
         let path = root.join(part);
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     }

@@ -33,19 +33,32 @@ fn client(stand: &Stand, events: &str) -> Client {
 
 fn ok(client: &mut Client, action: &str, headers: &[(&str, &str)]) -> String {
     let answer = client.ask(action, headers).unwrap();
-    assert!(answer.starts_with("Response: Success"), "{action} {headers:?}: {answer}");
+    assert!(
+        answer.starts_with("Response: Success"),
+        "{action} {headers:?}: {answer}"
+    );
     answer
 }
 
 /// The second half of a local call to this extension, in its dialplan.
 fn call(client: &mut Client, listener: &mut Client, extension: &str) -> String {
     let channel = format!("Local/{extension}@default/n");
-    let headers = [("Channel", channel.as_str()), ("Application", "Wait"), ("Data", "600"), ("Async", "true")];
+    let headers = [
+        ("Channel", channel.as_str()),
+        ("Application", "Wait"),
+        ("Data", "600"),
+        ("Async", "true"),
+    ];
     ok(client, "Originate", &headers);
-    let marks = [format!("Channel: Local/{extension}@default-"), ";2\r\n".to_owned()];
+    let marks = [
+        format!("Channel: Local/{extension}@default-"),
+        ";2\r\n".to_owned(),
+    ];
     let parts = ["Event: Newstate", "ChannelState: 6", &marks[0], &marks[1]];
     let event = listener.wait_event(&parts).unwrap();
-    let channel = event.lines().find_map(|line| line.strip_prefix("Channel: "));
+    let channel = event
+        .lines()
+        .find_map(|line| line.strip_prefix("Channel: "));
     channel.unwrap().to_owned()
 }
 
@@ -60,7 +73,16 @@ fn calls_are_made_moved_recorded_and_ended(stand: &Stand) {
     let on = ("Channel", caller.as_str());
     // To any destination, into a conference, to music, and out to another channel.
     for exten in ["music", "away", "meet"] {
-        ok(&mut client, "Redirect", &[on, ("Context", "default"), ("Exten", exten), ("Priority", "1")]);
+        ok(
+            &mut client,
+            "Redirect",
+            &[
+                on,
+                ("Context", "default"),
+                ("Exten", exten),
+                ("Priority", "1"),
+            ],
+        );
         wait_until(exten, PATIENCE, || Ok(is_in(&mut client, &caller, exten))).unwrap();
     }
     let listed = || ("Conference", "room");
@@ -75,16 +97,40 @@ fn calls_are_made_moved_recorded_and_ended(stand: &Stand) {
     })
     .unwrap();
     // One member alone is kicked; MeetMe is no part of Asterisk 22, ConfBridge has taken its place.
-    ok(&mut client, "ConfbridgeKick", &[listed(), ("Channel", &second)]);
+    ok(
+        &mut client,
+        "ConfbridgeKick",
+        &[listed(), ("Channel", &second)],
+    );
     wait_until("one in the conference", PATIENCE, || {
         let list = client.ask("ConfbridgeList", &[listed()])?;
         Ok(list.contains(&caller) && !list.contains(&second))
     })
     .unwrap();
     // A live call out to another channel, by way of the dialplan, and back.
-    ok(&mut client, "Redirect", &[on, ("Context", "default"), ("Exten", "out"), ("Priority", "1")]);
-    listener.wait_event(&["Event: DialEnd", "DestChannel: Local/away@default-"]).unwrap();
-    ok(&mut client, "Redirect", &[on, ("Context", "default"), ("Exten", "hold"), ("Priority", "1")]);
+    ok(
+        &mut client,
+        "Redirect",
+        &[
+            on,
+            ("Context", "default"),
+            ("Exten", "out"),
+            ("Priority", "1"),
+        ],
+    );
+    listener
+        .wait_event(&["Event: DialEnd", "DestChannel: Local/away@default-"])
+        .unwrap();
+    ok(
+        &mut client,
+        "Redirect",
+        &[
+            on,
+            ("Context", "default"),
+            ("Exten", "hold"),
+            ("Priority", "1"),
+        ],
+    );
     wait_until("back", PATIENCE, || Ok(is_in(&mut client, &caller, "hold"))).unwrap();
     let file = "/tmp/own-name.wav";
     ok(&mut client, "MixMonitor", &[on, ("File", file)]);
@@ -92,7 +138,9 @@ fn calls_are_made_moved_recorded_and_ended(stand: &Stand) {
     wait_until("a recording", PATIENCE, || Ok(recording.exists())).unwrap();
     ok(&mut client, "StopMixMonitor", &[on]);
     ok(&mut client, "Hangup", &[on]);
-    listener.wait_event(&["Event: Hangup", &format!("Channel: {caller}\r\n")]).unwrap();
+    listener
+        .wait_event(&["Event: Hangup", &format!("Channel: {caller}\r\n")])
+        .unwrap();
 }
 
 fn states_lists_and_commands_are_told(stand: &Stand) {
@@ -101,7 +149,11 @@ fn states_lists_and_commands_are_told(stand: &Stand) {
     assert!(mailbox.contains("Waiting: 0"), "{mailbox}");
     let count = ok(&mut client, "MailboxCount", &[("Mailbox", "100@default")]);
     assert!(count.contains("NewMessages: 0"), "{count}");
-    let extension = ok(&mut client, "ExtensionState", &[("Context", "default"), ("Exten", "100")]);
+    let extension = ok(
+        &mut client,
+        "ExtensionState",
+        &[("Context", "default"), ("Exten", "100")],
+    );
     assert!(extension.contains("Hint: Custom:lamp"), "{extension}");
     let queue = ok(&mut client, "QueueStatus", &[("Queue", "support")]);
     assert!(queue.contains("Event: QueueMember"), "{queue}");
@@ -109,13 +161,22 @@ fn states_lists_and_commands_are_told(stand: &Stand) {
     assert!(peers.contains("ObjectName: branch"), "{peers}");
     let command = ok(&mut client, "Command", &[("Command", "core show channels")]);
     assert!(command.contains("active channels"), "{command}");
-    let (calls, hold) = (100, [("Channel", "Local/hold@default"), ("Application", "Wait"), ("Data", "600"), ("Async", "true")]);
+    let (calls, hold) = (
+        100,
+        [
+            ("Channel", "Local/hold@default"),
+            ("Application", "Wait"),
+            ("Data", "600"),
+            ("Async", "true"),
+        ],
+    );
     for _ in 0..calls {
         ok(&mut client, "Originate", &hold);
     }
     wait_until("a hundred calls", PATIENCE, || {
         let status = client.ask("Status", &[])?;
-        Ok(status.matches("Event: Status\r\n").count() >= 2 * calls && status.lines().count() > 2000)
+        Ok(status.matches("Event: Status\r\n").count() >= 2 * calls
+            && status.lines().count() > 2000)
     })
     .unwrap();
     ok(&mut client, "Hangup", &[("Channel", "/^Local/")]);
@@ -123,16 +184,31 @@ fn states_lists_and_commands_are_told(stand: &Stand) {
 
 fn an_originate_that_waits_blocks_nobody(stand: &Stand) {
     let (mut waiting, mut other) = (client(stand, "off"), client(stand, "off"));
-    let slow = action_text("Originate", &[("Channel", "Local/ring@default"), ("Application", "Wait"), ("Data", "1"), ("Timeout", "3000")]);
+    let slow = action_text(
+        "Originate",
+        &[
+            ("Channel", "Local/ring@default"),
+            ("Application", "Wait"),
+            ("Data", "1"),
+            ("Timeout", "3000"),
+        ],
+    );
     waiting.write(slow.as_bytes()).unwrap();
     let started_at = Instant::now();
     for _ in 0..10 {
         ok(&mut other, "Ping", &[]);
         ok(&mut waiting_peer(stand), "Ping", &[]);
     }
-    assert!(started_at.elapsed() < Duration::from_secs(2), "{:?}", started_at.elapsed());
+    assert!(
+        started_at.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started_at.elapsed()
+    );
     let answer = waiting.message().unwrap();
-    assert_eq!(answer, "Response: Error\r\nActionID: own\r\nMessage: Originate failed\r\n\r\n");
+    assert_eq!(
+        answer,
+        "Response: Error\r\nActionID: own\r\nMessage: Originate failed\r\n\r\n"
+    );
 }
 
 fn waiting_peer(stand: &Stand) -> Client {
@@ -141,12 +217,23 @@ fn waiting_peer(stand: &Stand) -> Client {
 
 fn an_agi_uses_the_hub(stand: &Stand) {
     let (mut client, mut listener) = (client(stand, "off"), client(stand, "user"));
-    let headers = [("Channel", "Local/agi@default"), ("Application", "Wait"), ("Data", "600"), ("Async", "true")];
+    let headers = [
+        ("Channel", "Local/agi@default"),
+        ("Application", "Wait"),
+        ("Data", "600"),
+        ("Async", "true"),
+    ];
     ok(&mut client, "Originate", &headers);
     let event = listener.wait_event(&["UserEvent: FromAgi"]).unwrap();
-    let channel = event.lines().find_map(|line| line.strip_prefix("Channel: ")).unwrap();
+    let channel = event
+        .lines()
+        .find_map(|line| line.strip_prefix("Channel: "))
+        .unwrap();
     wait_until("the AGI's variable", PATIENCE, || {
-        let answer = client.ask("Getvar", &[("Channel", channel), ("Variable", "HUB_ANSWERED")])?;
+        let answer = client.ask(
+            "Getvar",
+            &[("Channel", channel), ("Variable", "HUB_ANSWERED")],
+        )?;
         Ok(answer.contains("Value: yes"))
     })
     .unwrap();
@@ -158,25 +245,56 @@ fn action_files_are_done_in_order_and_answered(stand: &Stand) {
         fs::write(&half, text).unwrap();
         fs::rename(half, stand.spool().join(name)).unwrap();
     };
-    move_in("sample.action", "Action: Originate\nChannel: Local/hold@default\nApplication: Wait\nData: 1\n\nAction: DBPut\nFamily: f\nKey: k\nVal: v\n\nAction: DBGet\nFamily: f\nKey: k\n");
+    move_in(
+        "sample.action",
+        "Action: Originate\nChannel: Local/hold@default\nApplication: Wait\nData: 1\n\nAction: DBPut\nFamily: f\nKey: k\nVal: v\n\nAction: DBGet\nFamily: f\nKey: k\n",
+    );
     move_in("bad.action", "Action: Ping\nno header\n");
     let out = |name: &str| fs::read_to_string(stand.spool().join(name));
-    wait_until("the answers", PATIENCE, || Ok(out("sampleaction.out").is_ok() && out("badaction.out").is_ok())).unwrap();
+    wait_until("the answers", PATIENCE, || {
+        Ok(out("sampleaction.out").is_ok() && out("badaction.out").is_ok())
+    })
+    .unwrap();
     let answer = out("sampleaction.out").unwrap();
-    let at = |part: &str| answer.find(part).unwrap_or_else(|| panic!("no {part} in {answer}"));
-    assert!(at("Event: OriginateResponse") < at("Updated database") && at("Updated database") < at("Val: v"));
-    assert!(out("badaction.out").unwrap().contains("Line 2 is no header"));
-    assert!(!stand.spool().join("sample.action").exists() && !stand.spool().join("bad.action").exists());
+    let at = |part: &str| {
+        answer
+            .find(part)
+            .unwrap_or_else(|| panic!("no {part} in {answer}"))
+    };
+    assert!(
+        at("Event: OriginateResponse") < at("Updated database")
+            && at("Updated database") < at("Val: v")
+    );
+    assert!(
+        out("badaction.out")
+            .unwrap()
+            .contains("Line 2 is no header")
+    );
+    assert!(
+        !stand.spool().join("sample.action").exists() && !stand.spool().join("bad.action").exists()
+    );
 }
 
 fn a_transaction_knows_its_channel(stand: &Stand) {
     let body = r#"{"action": "Originate", "headers": {"Channel": "Local/hold@default", "Application": "Wait", "Data": 1}}"#;
     let record = crash::transact(stand, body).unwrap();
     assert_eq!(record["state"], "done", "{record}");
-    assert!(record["channel"].as_str().unwrap().starts_with("Local/hold@default-"));
+    assert!(
+        record["channel"]
+            .as_str()
+            .unwrap()
+            .starts_with("Local/hold@default-")
+    );
     assert!(!record["uniqueid"].as_str().unwrap().is_empty());
-    let failed = crash::transact(stand, r#"{"action": "Hangup", "headers": {"Channel": "none"}}"#).unwrap();
-    assert_eq!((failed["state"].as_str(), failed["error"].as_str()), (Some("failed"), Some("No such channel")));
+    let failed = crash::transact(
+        stand,
+        r#"{"action": "Hangup", "headers": {"Channel": "none"}}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        (failed["state"].as_str(), failed["error"].as_str()),
+        (Some("failed"), Some("No such channel"))
+    );
 }
 
 fn bad_input_is_answered_and_costs_nobody_else(stand: &Stand) {
@@ -185,11 +303,19 @@ fn bad_input_is_answered_and_costs_nobody_else(stand: &Stand) {
     for (headers, why) in [
         (format!("X: {long}"), "longer than 1000 bytes"),
         (["A: b"; 128].join("\r\n"), "more than 127 headers"),
-        ("Command: core show uptime\rAction: Logoff".to_owned(), "carriage return"),
+        (
+            "Command: core show uptime\rAction: Logoff".to_owned(),
+            "carriage return",
+        ),
     ] {
-        client.write(format!("Action: Ping\r\nActionID: own\r\n{headers}\r\n\r\n").as_bytes()).unwrap();
+        client
+            .write(format!("Action: Ping\r\nActionID: own\r\n{headers}\r\n\r\n").as_bytes())
+            .unwrap();
         let answer = client.message().unwrap();
-        assert!(answer.starts_with("Response: Error\r\nActionID: own\r\n") && answer.contains(why), "{answer}");
+        assert!(
+            answer.starts_with("Response: Error\r\nActionID: own\r\n") && answer.contains(why),
+            "{answer}"
+        );
         ok(&mut client, "Ping", &[]);
     }
 }

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::Classes;
 use crate::filter::Filters;
-use crate::hub::Account;
 use crate::user::{Network, Secret, User, Users};
 
 /// The hub as it is written in a file. Unknown fields are refused.
@@ -97,8 +96,6 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// Who may use it.
     pub users: Users,
-    /// How the hub logs in to Asterisk.
-    pub account: Account,
     /// The durable queue.
     pub queue_file: Option<PathBuf>,
     /// The folder of action files, and what they may do.
@@ -107,7 +104,7 @@ pub struct Settings {
 
 impl AmiConfig {
     /// Checks it, and reads the files that it names. The error has every problem, each with its path below `path`, and the fix.
-    pub fn check(&self, path: &str, account: Account) -> Result<Settings, Vec<String>> {
+    pub fn check(&self, path: &str) -> Result<Settings, Vec<String>> {
         let mut problems = Vec::new();
         let users = self.users(&mut problems);
         let users = Users::new(users);
@@ -128,7 +125,6 @@ impl AmiConfig {
             tls,
             socket: self.socket.clone(),
             users,
-            account,
             queue_file: self.queue_file.clone(),
             spool,
         })
@@ -139,8 +135,14 @@ impl AmiConfig {
         for (at, config) in self.users.iter().enumerate() {
             let mut own = Vec::new();
             users.extend(user(config, &mut own));
-            if self.users[..at].iter().any(|other| other.name == config.name) {
-                own.push(format!("name: {} stands there twice: names are unique", config.name));
+            if self.users[..at]
+                .iter()
+                .any(|other| other.name == config.name)
+            {
+                own.push(format!(
+                    "name: {} stands there twice: names are unique",
+                    config.name
+                ));
             }
             problems.extend(own.iter().map(|problem| format!("users[{at}].{problem}")));
         }
@@ -157,7 +159,8 @@ impl AmiConfig {
             Some(name) => users.get(name).map(|user| user.write),
         };
         if classes.is_none() {
-            problems.push("spool.user: is not among users: name one of them, or leave it out".into());
+            problems
+                .push("spool.user: is not among users: name one of them, or leave it out".into());
         }
         Some((spool.dir.clone(), classes?))
     }
@@ -168,7 +171,9 @@ fn user(config: &UserConfig, problems: &mut Vec<String>) -> Option<User> {
     let secret = secret(config).map_err(|problem| problems.push(problem));
     let mut classes = |field: &str, text: &str| {
         Classes::parse(text).unwrap_or_else(|word| {
-            problems.push(format!("{field}: {word} is no class: write such as call,reporting or all"));
+            problems.push(format!(
+                "{field}: {word} is no class: write such as call,reporting or all"
+            ));
             Classes::NONE
         })
     };
@@ -227,7 +232,8 @@ fn server_config(tls: &TlsConfig) -> Result<Arc<ServerConfig>, String> {
     let chain = CertificateDer::pem_file_iter(&tls.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| at("certificate", &tls.certificate, &error))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| at("key", &tls.key, &error))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| at("key", &tls.key, &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -240,13 +246,6 @@ fn server_config(tls: &TlsConfig) -> Result<Arc<ServerConfig>, String> {
 mod tests {
     use super::*;
 
-    fn account() -> Account {
-        Account {
-            user: "hub".into(),
-            secret: Secret::new("x".into()),
-        }
-    }
-
     #[test]
     fn every_problem_is_said_with_its_path() {
         let text = "
@@ -258,7 +257,7 @@ tls: {listen: ['127.0.0.1:0'], certificate: /none, key: /none}
 spool: {dir: /tmp, user: z}
 ";
         let config: AmiConfig = serde_yaml::from_str(text).unwrap();
-        let problems = config.check("doors.ami.", account()).unwrap_err().join("\n");
+        let problems = config.check("doors.ami.").unwrap_err().join("\n");
         for path in [
             "doors.ami.users[0].read: telepathy",
             "users[0].permit: ten",
@@ -272,7 +271,7 @@ spool: {dir: /tmp, user: z}
         ] {
             assert!(problems.contains(path), "{path} is missing in\n{problems}");
         }
-        let nothing = AmiConfig::default().check("", account()).unwrap_err();
+        let nothing = AmiConfig::default().check("").unwrap_err();
         assert!(nothing[0].contains("nothing is listened on"));
     }
 

@@ -123,7 +123,8 @@ fn wait_in(uri: &Uri) -> Result<Option<Duration>, String> {
         return Ok(None);
     };
     let seconds = value.trim_end_matches('s').parse();
-    let seconds = seconds.map_err(|_| format!("wait={value}: write whole seconds, such as wait=30"))?;
+    let seconds =
+        seconds.map_err(|_| format!("wait={value}: write whole seconds, such as wait=30"))?;
     Ok(Some(Duration::from_secs(seconds).min(WAIT_LIMIT)))
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use pbx_ami::config::{AmiConfig, Settings, read_secret};
 use pbx_ami::hub::Account;
-use pbx_ami::shell::{self, Connector, TcpConnector};
 use pbx_ami::queue::Queue;
+use pbx_ami::shell::{self, Connector, TcpConnector};
 use pbx_ami::user::Secret;
 use pbx_ami::{http, spool};
 use serde::Deserialize;
@@ -54,9 +54,13 @@ fn main() -> anyhow::Result<()> {
         user: file.asterisk.user,
         secret: Secret::new(secret),
     };
-    let settings = file.hub.check("hub.", account);
-    let settings = settings.map_err(|problems| anyhow::anyhow!("{path}:\n{}", problems.join("\n")))?;
-    let connector: Arc<dyn Connector> = Arc::new(TcpConnector(file.asterisk.address));
+    let settings = file.hub.check("hub.");
+    let settings =
+        settings.map_err(|problems| anyhow::anyhow!("{path}:\n{}", problems.join("\n")))?;
+    let connector: Arc<dyn Connector> = Arc::new(TcpConnector {
+        address: file.asterisk.address,
+        account,
+    });
     let (_route, way) = watch::channel(Some(connector));
     let handle = shell::start(&settings, way)?;
     run(&settings, handle, file.http)
@@ -81,6 +85,8 @@ fn run(settings: &Settings, handle: shell::Handle, http: Option<SocketAddr>) -> 
         };
         let listener = tokio::net::TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
-        axum::serve(listener, router).await.context("cannot serve HTTP")
+        axum::serve(listener, router)
+            .await
+            .context("cannot serve HTTP")
     })
 }

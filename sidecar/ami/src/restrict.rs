@@ -50,11 +50,17 @@ mod tests {
 
     #[test]
     fn a_shell_is_not_reached_by_application_function_or_recording() {
-        assert!(is_refused("Action: originate\r\nApplication: TrySystem\r\nData: rm"));
-        assert!(is_refused("Action: Originate\r\nApplication: NoOp\r\nData: ${SHELL(rm)}"));
+        assert!(is_refused(
+            "Action: originate\r\nApplication: TrySystem\r\nData: rm"
+        ));
+        assert!(is_refused(
+            "Action: Originate\r\nApplication: NoOp\r\nData: ${SHELL(rm)}"
+        ));
         assert!(is_refused("Action: Getvar\r\nVariable: EVAL(${x})"));
         assert!(is_refused("Action: MixMonitor\r\nCommand: rm"));
-        assert!(!is_refused("Action: Originate\r\nApplication: Wait\r\nData: 1"));
+        assert!(!is_refused(
+            "Action: Originate\r\nApplication: Wait\r\nData: 1"
+        ));
         assert!(!is_refused("Action: MixMonitor\r\nFile: a.wav"));
     }
 }

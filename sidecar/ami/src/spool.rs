@@ -191,7 +191,10 @@ fn answer_of(records: &[Record]) -> String {
                 "failed"
             };
             let why = record.error.as_deref().unwrap_or("no reason known");
-            text.push_str(&format!("Response: Error\r\nAction: {}\r\nState: {state}\r\nMessage: {why}\r\n\r\n", record.action));
+            text.push_str(&format!(
+                "Response: Error\r\nAction: {}\r\nState: {state}\r\nMessage: {why}\r\n\r\n",
+                record.action
+            ));
             continue;
         }
         for line in &record.answer {

@@ -36,6 +36,11 @@ impl Secret {
         Self(text)
     }
 
+    /// As it travels between the nodes of a cluster.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     pub(crate) fn text(&self) -> &str {
         &self.0
     }
@@ -197,17 +202,38 @@ mod tests {
             key: key.as_bytes(),
         };
         assert!(is(proof("42"), near) && !is(proof("43"), near));
-        assert!(!is(Proof::Secret(b"s3cret"), Some("11.0.0.1".parse().unwrap())));
-        assert!(is(Proof::Secret(b"s3cret"), Some("::ffff:10.1.1.1".parse().unwrap())));
-        assert!(is(Proof::Secret(b"s3cret"), Some("fd00::1".parse().unwrap())));
+        assert!(!is(
+            Proof::Secret(b"s3cret"),
+            Some("11.0.0.1".parse().unwrap())
+        ));
+        assert!(is(
+            Proof::Secret(b"s3cret"),
+            Some("::ffff:10.1.1.1".parse().unwrap())
+        ));
+        assert!(is(
+            Proof::Secret(b"s3cret"),
+            Some("fd00::1".parse().unwrap())
+        ));
         assert!(is(Proof::Secret(b"s3cret"), None));
-        assert!(users.authenticate("none", Proof::Secret(b""), near).is_none());
+        assert!(
+            users
+                .authenticate("none", Proof::Secret(b""), near)
+                .is_none()
+        );
     }
 
     #[test]
     fn a_bad_network_is_named() {
-        assert!(Network::parse("10.0.0.0/33").unwrap_err().contains("at most 32"));
+        assert!(
+            Network::parse("10.0.0.0/33")
+                .unwrap_err()
+                .contains("at most 32")
+        );
         assert!(Network::parse("ten").unwrap_err().contains("10.0.0.0/8"));
-        assert!(Network::parse("0.0.0.0/0").unwrap().contains("9.9.9.9".parse().unwrap()));
+        assert!(
+            Network::parse("0.0.0.0/0")
+                .unwrap()
+                .contains("9.9.9.9".parse().unwrap())
+        );
     }
 }

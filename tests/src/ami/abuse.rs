@@ -93,7 +93,12 @@ fn work(is_over: &AtomicBool) -> Result<(usize, usize)> {
             3 => client.ask("QueueStatus", &[]),
             _ => client.ask(
                 "Originate",
-                &[("Channel", "Local/busy@default"), ("Application", "Wait"), ("Data", "0"), ("Async", "true")],
+                &[
+                    ("Channel", "Local/busy@default"),
+                    ("Application", "Wait"),
+                    ("Data", "0"),
+                    ("Async", "true"),
+                ],
             ),
         };
         asked += 1;

@@ -41,7 +41,11 @@ impl Client {
         client.banner()?;
         let answer = client.ask(
             "Login",
-            &[("Username", door.user), ("Secret", SECRET), ("Events", events)],
+            &[
+                ("Username", door.user),
+                ("Secret", SECRET),
+                ("Events", events),
+            ],
         )?;
         ensure!(answer.contains("Success"), "login refused: {answer}");
         Ok(client)
@@ -112,7 +116,11 @@ impl Client {
 
     fn read_more(&mut self) -> Result<()> {
         let mut bytes = [0; 16 << 10];
-        match self.stream.read(&mut bytes).context("read from the manager")? {
+        match self
+            .stream
+            .read(&mut bytes)
+            .context("read from the manager")?
+        {
             0 => bail!("the manager closed the connection"),
             count => self.held.extend_from_slice(&bytes[..count]),
         }

@@ -58,7 +58,9 @@ pub fn measure(stand: &mut Stand, actions: usize, kills: usize) -> Result<Seen> 
         wait_ends(stand, &ids)?;
         std::thread::sleep(Duration::from_millis(500));
         is_over.store(true, Ordering::Relaxed);
-        let done = counting.join().map_err(|_| anyhow!("the listener panicked"))??;
+        let done = counting
+            .join()
+            .map_err(|_| anyhow!("the listener panicked"))??;
         Ok((ids, done))
     })?;
     judge(stand, &ids, &done)

@@ -107,7 +107,9 @@ pub fn measure(stand: &Stand, load: Load) -> Result<Seen> {
                 seen.lost += raised.saturating_sub(count);
                 seen.delays_us.extend(delays);
             }
-            let highest = watching.join().map_err(|_| anyhow!("the watcher panicked"))?;
+            let highest = watching
+                .join()
+                .map_err(|_| anyhow!("the watcher panicked"))?;
             seen.hub_growth_kib = highest - before.0;
             seen.asterisk_growth_kib = resident_kib(asterisk)? - before.1;
             drop(idle);
@@ -120,7 +122,9 @@ pub fn measure(stand: &Stand, load: Load) -> Result<Seen> {
 fn raise(load: Load, origin: Instant) -> Result<usize> {
     let client = Client::connect(DIRECT)?;
     let mut stream = client.stream();
-    stream.set_nonblocking(true).context("set up the connection")?;
+    stream
+        .set_nonblocking(true)
+        .context("set up the connection")?;
     let padding = "x".repeat(900);
     let fill = load.size.saturating_sub(120);
     let mut raised = 0;

@@ -20,7 +20,12 @@ pub fn fetch() -> Result<PathBuf> {
         let folder = scratch.join("clients");
         fs::create_dir_all(&folder).context("create the clients' folder")?;
         let python = folder.join("python");
-        output_of(Command::new("pip").args(["install", "--quiet", "--target"]).arg(&python).arg("panoramisk"))?;
+        output_of(
+            Command::new("pip")
+                .args(["install", "--quiet", "--target"])
+                .arg(&python)
+                .arg("panoramisk"),
+        )?;
         let mut npm = Command::new("npm");
         npm.args(["install", "--silent", "--prefix"]);
         output_of(npm.arg(&folder).arg("asterisk-manager"))?;

@@ -86,7 +86,10 @@ pub fn build_programs(profile: Profile) -> Result<PathBuf> {
 /// Compiles the AMI hub alone, and returns the program.
 pub fn build_ami_hub(profile: Profile) -> Result<PathBuf> {
     let target = target_folder()?;
-    let step = Step::begin("The AMI hub: compiling", "1 minute, seconds when little changed");
+    let step = Step::begin(
+        "The AMI hub: compiling",
+        "1 minute, seconds when little changed",
+    );
     let mut command = cargo();
     command.args(["build", "--profile", profile.name(), "--package", "pbx-ami"]);
     let log = crate::tools::log_path("ami-hub")?;

@@ -53,7 +53,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut stand = Stand::start("amibench")?;
     let mut figures = Vec::new();
-    let is_wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|one| one == name);
+    let is_wanted =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|one| one == name);
     for name in NAMES.iter().filter(|name| is_wanted(name)) {
         eprintln!("==> {name}");
         let measured = match *name {
@@ -96,9 +97,27 @@ fn pings(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
         ratio.push(through / own);
     }
     Ok(vec![
-        figure("ami.ping", "Pings through the hub, 30 clients pipelined", "1/s", Goal::AtLeast(100_000.0), &hub),
-        figure("ami.ping.direct", "… of Asterisk's own manager, in turns with it", "1/s", Goal::None, &direct),
-        figure("ami.ping.ratio", "… the hub's share of it", "", Goal::AtLeast(0.8), &ratio),
+        figure(
+            "ami.ping",
+            "Pings through the hub, 30 clients pipelined",
+            "1/s",
+            Goal::AtLeast(100_000.0),
+            &hub,
+        ),
+        figure(
+            "ami.ping.direct",
+            "… of Asterisk's own manager, in turns with it",
+            "1/s",
+            Goal::None,
+            &direct,
+        ),
+        figure(
+            "ami.ping.ratio",
+            "… the hub's share of it",
+            "",
+            Goal::AtLeast(0.8),
+            &ratio,
+        ),
     ])
 }
 
@@ -115,8 +134,20 @@ fn latency(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
         direct.push(own);
     }
     Ok(vec![
-        figure("ami.latency_us", "Ping of one client, one after the other: what the hub adds to the median", "µs", Goal::Median(100.0), &added),
-        figure("ami.latency_us.direct", "… median of Asterisk's own manager", "µs", Goal::None, &direct),
+        figure(
+            "ami.latency_us",
+            "Ping of one client, one after the other: what the hub adds to the median",
+            "µs",
+            Goal::Median(100.0),
+            &added,
+        ),
+        figure(
+            "ami.latency_us.direct",
+            "… median of Asterisk's own manager",
+            "µs",
+            Goal::None,
+            &direct,
+        ),
     ])
 }
 
@@ -132,17 +163,47 @@ fn fan_out(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
     let (mut lost, mut late, mut cpu, mut rate) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.runs {
         let seen = fanout::measure(stand, load)?;
-        eprintln!("    {:.0} events/s to {CLIENTS}: {} lost, p99 {:.0} µs, {:.0} % of a core", seen.rate, seen.lost, seen.p99_us(), seen.hub_cpu_percent);
+        eprintln!(
+            "    {:.0} events/s to {CLIENTS}: {} lost, p99 {:.0} µs, {:.0} % of a core",
+            seen.rate,
+            seen.lost,
+            seen.p99_us(),
+            seen.hub_cpu_percent
+        );
         lost.push(count(seen.lost));
         late.push(seen.p99_us() / 1e3);
         cpu.push(seen.hub_cpu_percent);
         rate.push(seen.rate);
     }
     Ok(vec![
-        figure("ami.fanout", "30 clients, 10,000 events/s: from raising to arrival, p99", "ms", Goal::Median(5.0), &late),
-        figure("ami.fanout.lost", "… events lost", "events", Goal::Max(0.0), &lost),
-        figure("ami.fanout.cpu", "… the hub's share of a core", "%", Goal::Median(50.0), &cpu),
-        figure("ami.fanout.rate", "… events raised", "1/s", Goal::None, &rate),
+        figure(
+            "ami.fanout",
+            "30 clients, 10,000 events/s: from raising to arrival, p99",
+            "ms",
+            Goal::Median(5.0),
+            &late,
+        ),
+        figure(
+            "ami.fanout.lost",
+            "… events lost",
+            "events",
+            Goal::Max(0.0),
+            &lost,
+        ),
+        figure(
+            "ami.fanout.cpu",
+            "… the hub's share of a core",
+            "%",
+            Goal::Median(50.0),
+            &cpu,
+        ),
+        figure(
+            "ami.fanout.rate",
+            "… events raised",
+            "1/s",
+            Goal::None,
+            &rate,
+        ),
     ])
 }
 
@@ -158,18 +219,60 @@ fn stalled(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
     let mut values = [const { Vec::new() }; 4];
     for _ in 0..arguments.runs {
         let without = fanout::measure(stand, calm)?;
-        let with = fanout::measure(stand, Load { stalled: 1, trickling: 1, ..calm })?;
-        eprintln!("    p99 {:.0} µs, with them {:.0} µs; hub {:+} KiB against {:+}, asterisk {:+} KiB", without.p99_us(), with.p99_us(), with.hub_growth_kib, without.hub_growth_kib, with.asterisk_growth_kib);
+        let with = fanout::measure(
+            stand,
+            Load {
+                stalled: 1,
+                trickling: 1,
+                ..calm
+            },
+        )?;
+        eprintln!(
+            "    p99 {:.0} µs, with them {:.0} µs; hub {:+} KiB against {:+}, asterisk {:+} KiB",
+            without.p99_us(),
+            with.p99_us(),
+            with.hub_growth_kib,
+            without.hub_growth_kib,
+            with.asterisk_growth_kib
+        );
         values[0].push(with.p99_us() / without.p99_us());
-        values[1].push(f64::from(i32::try_from(with.hub_growth_kib - without.hub_growth_kib.max(0))?) / 2.0);
+        values[1].push(
+            f64::from(i32::try_from(
+                with.hub_growth_kib - without.hub_growth_kib.max(0),
+            )?) / 2.0,
+        );
         values[2].push(f64::from(i32::try_from(with.asterisk_growth_kib)?));
         values[3].push(count(with.lost));
     }
     Ok(vec![
-        figure("ami.stalled", "one stalled and one trickling reader among 30: p99 of the others, times that without", "×", Goal::Median(1.2), &values[0]),
-        figure("ami.stalled.hub_kib", "… the hub's memory for each", "KiB", Goal::Max(1024.0), &values[1]),
-        figure("ami.stalled.asterisk_kib", "… growth of Asterisk", "KiB", Goal::Max(2048.0), &values[2]),
-        figure("ami.stalled.lost", "… events lost by the others", "events", Goal::Max(0.0), &values[3]),
+        figure(
+            "ami.stalled",
+            "one stalled and one trickling reader among 30: p99 of the others, times that without",
+            "×",
+            Goal::Median(1.2),
+            &values[0],
+        ),
+        figure(
+            "ami.stalled.hub_kib",
+            "… the hub's memory for each",
+            "KiB",
+            Goal::Max(1024.0),
+            &values[1],
+        ),
+        figure(
+            "ami.stalled.asterisk_kib",
+            "… growth of Asterisk",
+            "KiB",
+            Goal::Max(2048.0),
+            &values[2],
+        ),
+        figure(
+            "ami.stalled.lost",
+            "… events lost by the others",
+            "events",
+            Goal::Max(0.0),
+            &values[3],
+        ),
     ])
 }
 
@@ -177,11 +280,41 @@ fn abused(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
     let seen = abuse::measure(stand, CLIENTS, Duration::from_secs(arguments.abuse_seconds))?;
     eprintln!("    {seen:?}");
     Ok(vec![
-        figure("ami.abuse", "abuse by 25 clients: growth of Asterisk's memory", "%", Goal::Max(5.0), &[seen.asterisk_growth_percent]),
-        figure("ami.abuse.unanswered", "… actions of 5 well-behaved clients without an answer", "actions", Goal::Max(0.0), &[count(seen.unanswered)]),
-        figure("ami.abuse.asked", "… their actions", "actions", Goal::None, &[count(seen.asked)]),
-        figure("ami.abuse.abuses", "… connections of the abusers", "connections", Goal::None, &[count(seen.abuses)]),
-        figure("ami.abuse.hub_kib", "… growth of the hub's memory", "KiB", Goal::Max(16_384.0), &[f64::from(i32::try_from(seen.hub_growth_kib)?)]),
+        figure(
+            "ami.abuse",
+            "abuse by 25 clients: growth of Asterisk's memory",
+            "%",
+            Goal::Max(5.0),
+            &[seen.asterisk_growth_percent],
+        ),
+        figure(
+            "ami.abuse.unanswered",
+            "… actions of 5 well-behaved clients without an answer",
+            "actions",
+            Goal::Max(0.0),
+            &[count(seen.unanswered)],
+        ),
+        figure(
+            "ami.abuse.asked",
+            "… their actions",
+            "actions",
+            Goal::None,
+            &[count(seen.asked)],
+        ),
+        figure(
+            "ami.abuse.abuses",
+            "… connections of the abusers",
+            "connections",
+            Goal::None,
+            &[count(seen.abuses)],
+        ),
+        figure(
+            "ami.abuse.hub_kib",
+            "… growth of the hub's memory",
+            "KiB",
+            Goal::Max(16_384.0),
+            &[f64::from(i32::try_from(seen.hub_growth_kib)?)],
+        ),
     ])
 }
 
@@ -189,9 +322,27 @@ fn crashed(stand: &mut Stand) -> Result<Vec<Figure>> {
     let seen = crash::measure(stand, 1_000, 5)?;
     eprintln!("    {seen:?}");
     Ok(vec![
-        figure("ami.crash_safe", "1,000 queued actions, five kills: done twice, lost, or told wrongly", "actions", Goal::Max(0.0), &[count(seen.wrong)]),
-        figure("ami.crash_safe.done", "… done once", "actions", Goal::None, &[count(seen.done)]),
-        figure("ami.crash_safe.unknown", "… reported unknown", "actions", Goal::None, &[count(seen.unknown)]),
+        figure(
+            "ami.crash_safe",
+            "1,000 queued actions, five kills: done twice, lost, or told wrongly",
+            "actions",
+            Goal::Max(0.0),
+            &[count(seen.wrong)],
+        ),
+        figure(
+            "ami.crash_safe.done",
+            "… done once",
+            "actions",
+            Goal::None,
+            &[count(seen.done)],
+        ),
+        figure(
+            "ami.crash_safe.unknown",
+            "… reported unknown",
+            "actions",
+            Goal::None,
+            &[count(seen.unknown)],
+        ),
     ])
 }
 

@@ -59,7 +59,10 @@ impl Hub {
                 Local::WaitEvent => session.respond(
                     "Error",
                     frame.action_id,
-                    &[("Message", "WaitEvent is for HTTP: events come here by themselves")],
+                    &[(
+                        "Message",
+                        "WaitEvent is for HTTP: events come here by themselves",
+                    )],
                 ),
             }
         }

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 pub use answer::first_in;
 pub use output::OUTPUT_LIMIT_BYTES;
-use session::{Phase, Session};
 pub use session::SessionId;
+use session::{Phase, Session};
 use sessions::Sessions;
 pub use upstream::Account;
 use upstream::{Asked, Asker, Stage, Upstream};
@@ -135,11 +135,11 @@ pub struct Hub {
 
 impl Hub {
     /// A hub of these users. `mark` makes its identifiers its own: some random letters or digits.
-    pub fn new(users: Users, account: Account, mark: &str, now: Instant) -> Self {
+    pub fn new(users: Users, mark: &str, now: Instant) -> Self {
         Self {
             users,
             sessions: Sessions::default(),
-            upstream: Upstream::new(account, mark, now),
+            upstream: Upstream::new(mark, now),
             line: VecDeque::new(),
             submissions: VecDeque::new(),
             answers: HashMap::new(),
@@ -261,10 +261,10 @@ impl Hub {
         self.take_turns(now);
     }
 
-    /// A connection to Asterisk's manager is there.
-    pub fn upstream_connected(&mut self, now: Instant) {
+    /// A connection to Asterisk's manager is there; on it the hub logs in with this account.
+    pub fn upstream_connected(&mut self, account: Account, now: Instant) {
         self.give_up = None;
-        self.upstream.connected(now);
+        self.upstream.connected(account, now);
     }
 
     /// The connection to Asterisk is gone: nobody knows what became of the actions that were sent. None is sent again.

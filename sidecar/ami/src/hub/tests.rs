@@ -33,13 +33,9 @@ impl World {
             user("desk", "call,user", "call,originate"),
             user("deaf", "", "all"),
         ]);
-        let account = Account {
-            user: "hub".into(),
-            secret: Secret::new("x".into()),
-        };
         let now = Instant::now();
         Self {
-            hub: Hub::new(users, account, "m", now),
+            hub: Hub::new(users, "m", now),
             now,
         }
     }
@@ -51,7 +47,11 @@ impl World {
     }
 
     fn connect(&mut self) {
-        self.hub.upstream_connected(self.now);
+        let account = Account {
+            user: "hub".into(),
+            secret: Secret::new("x".into()),
+        };
+        self.hub.upstream_connected(account, self.now);
         self.say("Asterisk Call Manager/11.0.0\r\n");
         let id = self.next_id("Challenge");
         self.say(&format!(
@@ -94,7 +94,10 @@ impl World {
 
     fn login(&mut self, name: &str) -> SessionId {
         let id = self.open();
-        self.send(id, &format!("Action: Login\r\nUsername: {name}\r\nSecret: {name}-secret"));
+        self.send(
+            id,
+            &format!("Action: Login\r\nUsername: {name}\r\nSecret: {name}-secret"),
+        );
         assert!(self.read(id).contains("Authentication accepted"));
         id
     }
@@ -132,12 +135,20 @@ fn an_answer_goes_to_its_asker_under_its_own_identifier() {
     world.send(one, "Action: Ping\r\nActionID: a.b");
     world.send(two, "Action: ping");
     let heard = world.heard();
-    let ids: Vec<_> = heard.lines().filter_map(|line| line.strip_prefix("ActionID: ")).collect();
+    let ids: Vec<_> = heard
+        .lines()
+        .filter_map(|line| line.strip_prefix("ActionID: "))
+        .collect();
     assert!(ids.len() == 2 && ids[0].ends_with(".a.b"), "{heard}");
     for id in [ids[1], ids[0]] {
-        world.say(&format!("Response: Success\r\nActionID: {id}\r\nPing: Pong\r\n\r\n"));
+        world.say(&format!(
+            "Response: Success\r\nActionID: {id}\r\nPing: Pong\r\n\r\n"
+        ));
     }
-    assert_eq!(world.read(one), "Response: Success\r\nActionID: a.b\r\nPing: Pong\r\n\r\n");
+    assert_eq!(
+        world.read(one),
+        "Response: Success\r\nActionID: a.b\r\nPing: Pong\r\n\r\n"
+    );
     assert_eq!(world.read(two), "Response: Success\r\nPing: Pong\r\n\r\n");
 }
 
@@ -150,7 +161,10 @@ fn a_challenge_is_answered_and_works_once_asked_for() {
     world.send(guess, &login);
     let client = world.open();
     world.send(client, "Action: Challenge\r\nAuthType: md5");
-    assert_eq!(world.read(client), "Response: Success\r\nChallenge: 42\r\n\r\n");
+    assert_eq!(
+        world.read(client),
+        "Response: Success\r\nChallenge: 42\r\n\r\n"
+    );
     world.send(client, &login);
     assert!(world.read(client).contains("accepted"));
     assert_eq!(world.read(guess), "");
@@ -163,7 +177,10 @@ fn nothing_is_done_before_the_login_or_without_the_class() {
     let mut world = World::ready();
     let client = world.open();
     world.send(client, "Action: Ping\r\nActionID: 1");
-    assert_eq!(world.read(client), "Response: Error\r\nActionID: 1\r\nMessage: Permission denied\r\n\r\n");
+    assert_eq!(
+        world.read(client),
+        "Response: Error\r\nActionID: 1\r\nMessage: Permission denied\r\n\r\n"
+    );
     let desk = world.login("desk");
     for action in ["Command\r\nCommand: x", "Originate\r\nApplication: System"] {
         world.send(desk, &format!("Action: {action}"));
@@ -182,7 +199,10 @@ fn an_event_is_heard_by_those_who_may_and_want_to() {
     let [all, desk, deaf, off] = ["all", "desk", "deaf", "all"].map(|name| world.login(name));
     world.send(off, "Action: Events\r\nEventMask: off");
     assert_eq!(world.read(off), "Response: Success\r\nEvents: Off\r\n\r\n");
-    world.send(all, "Action: Filter\r\nOperation: Add\r\nFilter: !Channel: Secret");
+    world.send(
+        all,
+        "Action: Filter\r\nOperation: Add\r\nFilter: !Channel: Secret",
+    );
     world.read(all);
     world.say("Event: Hangup\r\nPrivilege: call,all\r\nChannel: x\r\n\r\nEvent: Hangup\r\nPrivilege: call,all\r\nChannel: Secret\r\n\r\nEvent: Reload\r\nPrivilege: system,all\r\n\r\n");
     let heard = world.read(all);
@@ -199,29 +219,42 @@ fn a_list_is_its_askers_alone_and_an_event_of_an_action_is_everybodys() {
     world.send(one, "Action: Status\r\nActionID: 7");
     let id = world.next_id("Status");
     world.say(&format!("Response: Success\r\nActionID: {id}\r\nEventList: start\r\n\r\nEvent: Status\r\nPrivilege: Call\r\nActionID: {id}\r\n\r\n"));
-    world.say(&format!("Event: StatusComplete\r\nActionID: {id}\r\nEventList: Complete\r\n\r\n"));
+    world.say(&format!(
+        "Event: StatusComplete\r\nActionID: {id}\r\nEventList: Complete\r\n\r\n"
+    ));
     assert_eq!(world.read(one).matches("ActionID: 7\r\n").count(), 3);
     assert_eq!(world.read(two), "");
     world.send(one, "Action: UserEvent\r\nUserEvent: x\r\nActionID: 8");
     let id = world.next_id("UserEvent");
     world.say(&format!("Response: Success\r\nActionID: {id}\r\n\r\nEvent: UserEvent\r\nPrivilege: user,all\r\nActionID: {id}\r\n\r\n"));
-    assert_eq!(world.read(two), "Event: UserEvent\r\nPrivilege: user,all\r\nActionID: 8\r\n\r\n");
+    assert_eq!(
+        world.read(two),
+        "Event: UserEvent\r\nPrivilege: user,all\r\nActionID: 8\r\n\r\n"
+    );
 }
 
 #[test]
 fn an_originate_without_async_is_made_in_the_background_and_answered_by_its_outcome() {
     let mut world = World::ready();
     let desk = world.login("desk");
-    world.send(desk, "Action: Originate\r\nChannel: x\r\nAsync: no\r\nActionID: 5");
+    world.send(
+        desk,
+        "Action: Originate\r\nChannel: x\r\nAsync: no\r\nActionID: 5",
+    );
     world.send(desk, "Action: Ping\r\nActionID: 6");
     let heard = world.heard();
     assert_eq!(heard.matches("Async").count(), 1);
     assert!(heard.contains("Async: true\r\n") && heard.contains("Action: Ping"));
     let id = id_in(&heard);
-    world.say(&format!("Response: Success\r\nActionID: {id}\r\nMessage: Originate successfully queued\r\n\r\n"));
+    world.say(&format!(
+        "Response: Success\r\nActionID: {id}\r\nMessage: Originate successfully queued\r\n\r\n"
+    ));
     assert_eq!(world.read(desk), "");
     world.say(&format!("Event: OriginateResponse\r\nPrivilege: call,all\r\nActionID: {id}\r\nResponse: Failure\r\nReason: 3\r\n\r\n"));
-    assert_eq!(world.read(desk), "Response: Error\r\nActionID: 5\r\nMessage: Originate failed\r\n\r\n");
+    assert_eq!(
+        world.read(desk),
+        "Response: Error\r\nActionID: 5\r\nMessage: Originate failed\r\n\r\n"
+    );
 }
 
 #[test]
@@ -232,7 +265,10 @@ fn a_lost_connection_makes_outcomes_unknown_and_repeats_nothing() {
     world.heard();
     world.hub.upstream_lost(world.now);
     let told = world.read(one);
-    assert!(told.starts_with("Response: Error\r\nActionID: 1\r\nMessage: Outcome unknown"), "{told}");
+    assert!(
+        told.starts_with("Response: Error\r\nActionID: 1\r\nMessage: Outcome unknown"),
+        "{told}"
+    );
     assert!(told.contains("Event: PbxHaAsterisk") && told.contains("Status: Lost"));
     world.send(one, "Action: Ping\r\nActionID: 2");
     assert_eq!(world.read(one), "");
@@ -245,12 +281,25 @@ fn a_lost_connection_makes_outcomes_unknown_and_repeats_nothing() {
 fn without_an_asterisk_actions_are_held_and_then_refused() {
     let mut world = World::new();
     let one = world.login("all");
-    world.send(one, "Action: Ping\r\nActionID: 1\r\n\r\nAction: Ping\r\nActionID: 2");
+    world.send(
+        one,
+        "Action: Ping\r\nActionID: 1\r\n\r\nAction: Ping\r\nActionID: 2",
+    );
     let number = 9;
     let action = b"Action: Ping\r\n\r\n".to_vec();
-    world.hub.submit(Submission { number, action, write: Classes::ALL }, world.now);
+    world.hub.submit(
+        Submission {
+            number,
+            action,
+            write: Classes::ALL,
+        },
+        world.now,
+    );
     world.pass(HOLD + TICK + TICK);
-    assert_eq!(world.read(one).matches("No Asterisk is connected").count(), 2);
+    assert_eq!(
+        world.read(one).matches("No Asterisk is connected").count(),
+        2
+    );
     let outcomes = world.hub.take_outcomes();
     assert!(matches!(&outcomes[0].end, End::Refused(why) if why.contains("not sent")));
     world.connect();
@@ -262,19 +311,34 @@ fn a_submission_keeps_its_whole_answer() {
     let mut world = World::ready();
     let submit = |world: &mut World, number, text: &str| {
         let action = format!("{text}\r\n\r\n").into_bytes();
-        world.hub.submit(Submission { number, action, write: Classes::ALL }, world.now);
+        world.hub.submit(
+            Submission {
+                number,
+                action,
+                write: Classes::ALL,
+            },
+            world.now,
+        );
     };
     submit(&mut world, 1, "Action: Originate\r\nChannel: Local/x");
     let id = world.next_id("Originate");
     world.say(&format!("Response: Success\r\nActionID: {id}\r\n\r\nEvent: OriginateResponse\r\nPrivilege: call,all\r\nActionID: {id}\r\nResponse: Success\r\nUniqueid: 1.2\r\n\r\n"));
     let outcome = world.hub.take_outcomes().remove(0);
-    assert_eq!((outcome.number, outcome.end), (1, End::Answered { is_success: true }));
+    assert_eq!(
+        (outcome.number, outcome.end),
+        (1, End::Answered { is_success: true })
+    );
     assert_eq!(first_in(&outcome.answer, "Uniqueid"), Some(&b"1.2"[..]));
     submit(&mut world, 2, "Action: Logoff");
     submit(&mut world, 3, "Action: Ping");
     world.heard();
     world.hub.upstream_lost(world.now);
-    let ends: Vec<_> = world.hub.take_outcomes().into_iter().map(|outcome| outcome.end).collect();
+    let ends: Vec<_> = world
+        .hub
+        .take_outcomes()
+        .into_iter()
+        .map(|outcome| outcome.end)
+        .collect();
     assert!(matches!(ends[0], End::Refused(_)) && matches!(ends[1], End::Unknown(_)));
 }
 
@@ -286,12 +350,18 @@ fn a_client_with_thousands_waiting_delays_another_by_its_share() {
     world.hub.client_bytes(greedy, burst.as_bytes(), world.now);
     world.send(modest, "Action: Ping\r\nActionID: modest");
     let heard = world.heard();
-    assert_eq!(heard.matches(".greedy").count(), turn::CLIENT_UNANSWERED_LIMIT);
+    assert_eq!(
+        heard.matches(".greedy").count(),
+        turn::CLIENT_UNANSWERED_LIMIT
+    );
     assert_eq!(heard.matches(".modest").count(), 1);
     let mut answered = 0;
     let mut waiting = heard;
     while !waiting.is_empty() {
-        let ids: Vec<_> = waiting.lines().filter_map(|line| line.strip_prefix("ActionID: ")).collect();
+        let ids: Vec<_> = waiting
+            .lines()
+            .filter_map(|line| line.strip_prefix("ActionID: "))
+            .collect();
         for id in ids {
             world.say(&format!("Response: Success\r\nActionID: {id}\r\n\r\n"));
         }
@@ -305,7 +375,10 @@ fn a_client_with_thousands_waiting_delays_another_by_its_share() {
 fn a_client_that_does_not_read_is_dropped_at_a_bounded_cost() {
     let mut world = World::ready();
     let (stalled, reading) = (world.login("all"), world.login("all"));
-    let event = format!("Event: X\r\nPrivilege: call,all\r\nY: {}\r\n\r\n", "y".repeat(400));
+    let event = format!(
+        "Event: X\r\nPrivilege: call,all\r\nY: {}\r\n\r\n",
+        "y".repeat(400)
+    );
     let mut most = 0;
     for _ in 0..2000 {
         world.say(&event);
@@ -346,7 +419,9 @@ fn bare_text_is_asked_for_as_a_command() {
     let heard = world.heard();
     assert!(heard.starts_with("Action: Command\r\nCommand: iax2 show netstats\r\n"));
     let id = id_in(&heard);
-    world.say(&format!("Response: Success\r\nActionID: {id}\r\nOutput: a\r\nOutput:  b\r\n\r\n"));
+    world.say(&format!(
+        "Response: Success\r\nActionID: {id}\r\nOutput: a\r\nOutput:  b\r\n\r\n"
+    ));
     assert_eq!(world.read(one), "a\r\n b\r\n\r\n");
 }
 
@@ -370,5 +445,11 @@ fn events_wait_for_their_pace_and_answers_do_not() {
     assert_eq!(world.hub.next_deadline(), world.now + EVENTS_PACE);
     world.send(one, "Action: Ping");
     let id = world.next_id("Ping");
-    assert_eq!(dirty_after(&mut world, &format!("Response: Success\r\nActionID: {id}\r\n\r\n")), [one]);
+    assert_eq!(
+        dirty_after(
+            &mut world,
+            &format!("Response: Success\r\nActionID: {id}\r\n\r\n")
+        ),
+        [one]
+    );
 }

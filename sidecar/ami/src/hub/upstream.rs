@@ -94,7 +94,7 @@ pub struct Account {
 
 #[derive(Debug)]
 pub(super) struct Upstream {
-    account: Account,
+    account: Option<Account>,
     mark: String,
     lives: u64,
     phase: Phase,
@@ -113,9 +113,9 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub(super) fn new(account: Account, mark: &str, now: Instant) -> Self {
+    pub(super) fn new(mark: &str, now: Instant) -> Self {
         Self {
-            account,
+            account: None,
             mark: format!("{mark}-0"),
             lives: 0,
             phase: Phase::Down,
@@ -163,7 +163,8 @@ impl Upstream {
         self.commands.get(&*name).copied()
     }
 
-    pub(super) fn connected(&mut self, now: Instant) {
+    pub(super) fn connected(&mut self, account: Account, now: Instant) {
+        self.account = Some(account);
         self.lives += 1;
         let stem = self.mark.split('-').next().unwrap_or_default();
         self.mark = format!("{stem}-{}", self.lives);
@@ -214,12 +215,13 @@ impl Upstream {
     /// An answer to the hub's own question.
     pub(super) fn on_own(&mut self, message: &Message<'_>, now: Instant) -> Result<(), String> {
         let is_success = message.name == b"Success";
+        let account = self.account.as_ref().expect("a connection has an account");
         match self.phase {
             Phase::Challenging if is_success => {
                 let challenge = message.get("Challenge").unwrap_or_default();
                 let challenge = String::from_utf8_lossy(challenge).into_owned();
-                let key = md5_key(&challenge, self.account.secret.text());
-                let user = self.account.user.clone();
+                let key = md5_key(&challenge, account.secret.text());
+                let user = account.user.clone();
                 self.enter(Phase::LoggingIn, now);
                 self.ask_own(&format!(
                     "Action: Login\r\nAuthType: MD5\r\nUsername: {user}\r\nKey: {key}\r\nEvents: on\r\n\r\n"
@@ -229,7 +231,7 @@ impl Upstream {
                 let why = message.get("Message").unwrap_or_default();
                 return Err(format!(
                     "asterisk refused the login of {}: {}",
-                    self.account.user,
+                    account.user,
                     String::from_utf8_lossy(why)
                 ));
             }

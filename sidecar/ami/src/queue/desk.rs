@@ -74,8 +74,7 @@ impl Desk {
         for arrival in arrivals {
             let id = self.next_id;
             self.next_id += 1;
-            self.open
-                .insert(id, Record::new(id, arrival, lane, now_ms));
+            self.open.insert(id, Record::new(id, arrival, lane, now_ms));
             self.changed.insert(id);
             ids.push(id);
         }
@@ -99,7 +98,11 @@ impl Desk {
     pub(super) fn settle(&mut self, now_ms: u64) -> Changes {
         let mut changes = Changes::default();
         for id in &self.changed {
-            if let Some(record) = self.open.get_mut(id).filter(|record| record.state == State::New) {
+            if let Some(record) = self
+                .open
+                .get_mut(id)
+                .filter(|record| record.state == State::New)
+            {
                 record.enter(State::Ready, now_ms);
                 self.ready.insert(*id);
             }
@@ -199,7 +202,10 @@ mod tests {
         assert_eq!(changes.records[0].state, State::Sent);
         desk.end(&done(0), 7);
         let record = desk.settle(8).records.remove(0);
-        assert_eq!((record.state, record.uniqueid.as_deref()), (State::Done, Some("1.2")));
+        assert_eq!(
+            (record.state, record.uniqueid.as_deref()),
+            (State::Done, Some("1.2"))
+        );
         assert!(desk.open(0).is_none());
     }
 
@@ -210,7 +216,11 @@ mod tests {
         desk.arrive(&two, Some("a"), 0).unwrap();
         desk.arrive(&[arrival("Action: Three")], None, 0).unwrap();
         let sent = |desk: &mut Desk| -> Vec<u64> {
-            desk.settle(0).submissions.iter().map(|one| one.number).collect()
+            desk.settle(0)
+                .submissions
+                .iter()
+                .map(|one| one.number)
+                .collect()
         };
         assert_eq!(sent(&mut desk), [0, 2]);
         desk.end(&done(0), 1);
@@ -250,7 +260,10 @@ mod tests {
 
     #[test]
     fn a_line_end_begins_no_action_of_its_own() {
-        let bad = Arrival::new(vec!["Action: Ping\r\n\r\nAction: Logoff".into()], Classes::ALL);
+        let bad = Arrival::new(
+            vec!["Action: Ping\r\n\r\nAction: Logoff".into()],
+            Classes::ALL,
+        );
         assert!(bad.unwrap_err().contains("line end"));
         assert!(Arrival::new(vec!["X: y".into()], Classes::ALL).is_err());
     }

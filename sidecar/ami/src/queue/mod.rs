@@ -285,7 +285,11 @@ impl Worker {
             // A hub that has ended takes the process with it.
             self.submissions.blocking_send(submission).ok();
         }
-        for record in changes.records.iter().filter(|record| record.state.is_final()) {
+        for record in changes
+            .records
+            .iter()
+            .filter(|record| record.state.is_final())
+        {
             let waiting = self.waiters.extract_if(.., |(id, _)| *id == record.id);
             for (_, reply) in waiting {
                 answer(reply, Ok(Some(record.clone())));

@@ -89,9 +89,7 @@ impl Record {
         Self {
             id,
             state: State::New,
-            action: frame
-                .map(|frame| text(frame.action))
-                .unwrap_or_default(),
+            action: frame.map(|frame| text(frame.action)).unwrap_or_default(),
             lines: arrival.lines.clone(),
             write: arrival.write,
             lane: lane.map(str::to_owned),
@@ -119,7 +117,9 @@ impl Record {
         let state = match &outcome.end {
             End::Answered { is_success: true } => State::Done,
             End::Answered { is_success: false } => {
-                let reason = said("Message").or(said("Reason")).unwrap_or(b"no reason given");
+                let reason = said("Message")
+                    .or(said("Reason"))
+                    .unwrap_or(b"no reason given");
                 self.error = Some(text(reason));
                 State::Failed
             }
@@ -146,8 +146,14 @@ pub struct Arrival {
 impl Arrival {
     /// From lines such as `Action: Ping`, to be done with these rights. The error says what is wrong.
     pub fn new(lines: Vec<String>, write: crate::class::Classes) -> Result<Self, String> {
-        if let Some(at) = lines.iter().position(|line| line.contains(['\r', '\n', '\0']) || line.is_empty()) {
-            return Err(format!("header {}: has a line end or NUL in it, or is empty: remove it", at + 1));
+        if let Some(at) = lines
+            .iter()
+            .position(|line| line.contains(['\r', '\n', '\0']) || line.is_empty())
+        {
+            return Err(format!(
+                "header {}: has a line end or NUL in it, or is empty: remove it",
+                at + 1
+            ));
         }
         let arrival = Self {
             lines,

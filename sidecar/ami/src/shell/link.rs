@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::Shared;
+use crate::hub::Account;
 
 /// To connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,28 +25,33 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
+/// A connection, and how the hub logs in on it.
+pub type Connection = (Box<dyn Stream>, Account);
+
 /// A way to the manager of one Asterisk.
 pub trait Connector: Send + Sync {
     /// Connects; the hub bounds the time.
-    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + '_>>;
+    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<Connection>> + '_>>;
 }
 
 /// The way to the Asterisk that serves, as it changes; `None`: there is none. With every change the connection is made anew.
 pub type Route = watch::Receiver<Option<Arc<dyn Connector>>>;
 
 /// The manager at an address.
-#[derive(Clone, Copy, Debug)]
-pub struct TcpConnector(
+#[derive(Clone, Debug)]
+pub struct TcpConnector {
     /// Where.
-    pub SocketAddr,
-);
+    pub address: SocketAddr,
+    /// As whom.
+    pub account: Account,
+}
 
 impl Connector for TcpConnector {
-    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + '_>> {
+    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<Connection>> + '_>> {
         Box::pin(async {
-            let stream = TcpStream::connect(self.0).await?;
+            let stream = TcpStream::connect(self.address).await?;
             stream.set_nodelay(true)?;
-            Ok(Box::new(stream) as Box<dyn Stream>)
+            Ok((Box::new(stream) as Box<dyn Stream>, self.account.clone()))
         })
     }
 }
@@ -93,8 +99,8 @@ async fn changed(route: &mut Route) {
 /// One connection, from its beginning to its end.
 async fn live(shared: &Shared, connector: &dyn Connector) -> io::Result<()> {
     let connect = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect());
-    let mut stream = connect.await.map_err(|_| io::ErrorKind::TimedOut)??;
-    shared.apply(|hub, now| hub.upstream_connected(now));
+    let (mut stream, account) = connect.await.map_err(|_| io::ErrorKind::TimedOut)??;
+    shared.apply(|hub, now| hub.upstream_connected(account, now));
     std::future::poll_fn(|cx| poll(shared, Pin::new(&mut *stream), cx)).await
 }
 

@@ -94,7 +94,11 @@ fn absent_is_fine(error: io::Error) -> io::Result<()> {
 }
 
 /// Accepts for as long as it is polled.
-pub(super) async fn serve(shared: Rc<Shared>, door: Door, places: Arc<Semaphore>) -> io::Result<()> {
+pub(super) async fn serve(
+    shared: Rc<Shared>,
+    door: Door,
+    places: Arc<Semaphore>,
+) -> io::Result<()> {
     match door {
         Door::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;

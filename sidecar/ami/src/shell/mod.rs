@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc};
 
-pub use link::{Connector, Route, Stream, TcpConnector};
+pub use link::{Connection, Connector, Route, Stream, TcpConnector};
 pub use listen::BindError;
 pub use start::{Handle, StartError, start};
 

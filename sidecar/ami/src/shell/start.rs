@@ -53,12 +53,7 @@ pub struct Handle {
 pub fn start(settings: &Settings, route: Route) -> Result<Handle, StartError> {
     let doors = doors(settings)?;
     let mark = listen::challenge();
-    let hub = Hub::new(
-        settings.users.clone(),
-        settings.account.clone(),
-        &mark,
-        Instant::now(),
-    );
+    let hub = Hub::new(settings.users.clone(), &mark, Instant::now());
     let counters = hub.counters();
     let (submissions, inbox) = mpsc::channel(SUBMISSIONS);
     let (outbox, outcomes) = mpsc::unbounded_channel();

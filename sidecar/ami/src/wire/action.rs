@@ -225,7 +225,10 @@ impl ActionReader {
         };
         let is_rest = std::mem::take(&mut self.is_inside_long_line);
         let is_empty = end == self.line && !is_rest;
-        let (line, begun) = (self.line - self.start..end - self.start, self.scan.lines > 0);
+        let (line, begun) = (
+            self.line - self.start..end - self.start,
+            self.scan.lines > 0,
+        );
         (self.line, self.searched) = (next, next);
         if let Some(fault) = &self.fault {
             let fault = fault.clone();

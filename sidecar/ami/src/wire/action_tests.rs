@@ -36,10 +36,14 @@ fn fault(bytes: &[u8]) -> (Fault, String) {
 #[test]
 fn an_action_is_read_with_either_line_end_and_its_values_as_asterisk_reads_them() {
     let mut reader = ActionReader::default();
-    reader.push(b"\r\naction:  Originate\nACTIONID: 7\r\nAsync: Yes\r\nChannel:\r\nChannel: x\r\n\n");
+    reader
+        .push(b"\r\naction:  Originate\nACTIONID: 7\r\nAsync: Yes\r\nChannel:\r\nChannel: x\r\n\n");
     assert!(reader.fetch());
     let frame = reader.front().unwrap().unwrap();
-    assert_eq!((frame.action, frame.action_id), (&b"Originate"[..], &b"7"[..]));
+    assert_eq!(
+        (frame.action, frame.action_id),
+        (&b"Originate"[..], &b"7"[..])
+    );
     assert_eq!(frame.get("channel"), Some(&b"x"[..]));
     assert!(frame.is_true("Async") && !frame.is_true("Channel"));
 }
@@ -56,9 +60,15 @@ fn each_fault_is_named_and_the_next_action_is_read() {
     let just_too_long = format!("Action: Ping\r\nX: {}", "x".repeat(998));
     is(&just_too_long, Fault::LineTooLong { line: 3 });
     is(&["A: b"; 127].join("\r\n"), Fault::TooManyHeaders);
-    is("Action: Ping\rAction: Logoff", Fault::ControlCharacter { line: 2 });
+    is(
+        "Action: Ping\rAction: Logoff",
+        Fault::ControlCharacter { line: 2 },
+    );
     is("Action: Ping\r\nhalf a line", Fault::NoColon { line: 3 });
-    is("Action: Ping\r\naction: Logoff", Fault::Repeated { line: 3 });
+    is(
+        "Action: Ping\r\naction: Logoff",
+        Fault::Repeated { line: 3 },
+    );
     is("Channel: x", Fault::NoAction);
 }
 
@@ -102,7 +112,10 @@ fn an_action_at_the_front_stays_there_while_more_arrives() {
 fn one_action_alone_is_parsed() {
     let frame = Frame::parse(b"Action: Ping\r\nActionID: 1\r\n\r\n").unwrap();
     assert_eq!((frame.action, frame.action_id), (&b"Ping"[..], &b"1"[..]));
-    assert_eq!(Frame::parse(b"Ping\r\n\r\n"), Err(Fault::NoColon { line: 1 }));
+    assert_eq!(
+        Frame::parse(b"Ping\r\n\r\n"),
+        Err(Fault::NoColon { line: 1 })
+    );
 }
 
 proptest! {

@@ -279,10 +279,15 @@ mod tests {
     #[test]
     fn messages_are_told_apart_and_their_identifier_is_replaced() {
         let found = read(&[ANSWERS.as_bytes()]).unwrap();
-        assert_eq!(found[0], "Response Some(Start) Response: Success\r\nActionID: own\r\nEventList: start\r\nMessage: Peer list will follow\r\n\r\n");
+        assert_eq!(
+            found[0],
+            "Response Some(Start) Response: Success\r\nActionID: own\r\nEventList: start\r\nMessage: Peer list will follow\r\n\r\n"
+        );
         assert!(found[1].starts_with("Event None ") && found[1].contains("ActionID: own\r\n"));
         assert!(found[2].starts_with("Event Some(End) "));
-        assert!(found[3].ends_with("Event: Hangup\r\nPrivilege: call,all\r\nChannel: Local/1\r\n\r\n"));
+        assert!(
+            found[3].ends_with("Event: Hangup\r\nPrivilege: call,all\r\nChannel: Local/1\r\n\r\n")
+        );
     }
 
     #[test]
@@ -292,8 +297,14 @@ mod tests {
         assert_eq!(reader.banner().unwrap(), b"Asterisk Call Manager/11.0.0");
         assert!(reader.fetch().unwrap());
         let message = reader.front().unwrap();
-        assert_eq!((message.name, message.privilege), (&b"Hangup"[..], Some(&b"call,all"[..])));
-        assert_eq!((message.get("channel"), message.action_id), (Some(&b"x"[..]), None));
+        assert_eq!(
+            (message.name, message.privilege),
+            (&b"Hangup"[..], Some(&b"call,all"[..]))
+        );
+        assert_eq!(
+            (message.get("channel"), message.action_id),
+            (Some(&b"x"[..]), None)
+        );
     }
 
     #[test]
