@@ -32,6 +32,8 @@ pub const HUB: Door = Door {
     address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5039),
     user: "desk",
 };
+/// The hub over TLS.
+pub const TLS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5040);
 /// The hub's transactions.
 pub const HTTP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8099);
 /// Of every user.
@@ -235,6 +237,10 @@ fn prepare(folder: &Path, rootfs: &Path) -> Result<()> {
     write(&agi, AGI)?;
     crate::tools::make_executable(&agi)?;
     write(&folder.join("secret"), SECRET)?;
+    let mut certify = Command::new("openssl");
+    certify.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=hub", "-days", "2"]);
+    certify.arg("-keyout").arg(folder.join("key.pem"));
+    output_of(certify.arg("-out").arg(folder.join("certificate.pem")))?;
     write(&folder.join("hub.yaml"), &hub_config(folder))
 }
 
@@ -245,6 +251,7 @@ fn hub_config(folder: &Path) -> String {
          http: {HTTP}\n\
          hub:\n\
          \x20 listen: ['{}']\n\
+         \x20 tls: {{listen: ['{TLS}'], certificate: {folder}/certificate.pem, key: {folder}/key.pem}}\n\
          \x20 socket: {folder}/ami.sock\n\
          \x20 queueFile: {folder}/queue.redb\n\
          \x20 spool: {{dir: {folder}/spool}}\n\

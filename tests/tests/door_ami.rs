@@ -4,11 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use pbx_tests::ami::client::{Client, action_text};
-use pbx_tests::ami::{HUB, Stand, crash, others};
+use pbx_tests::ami::{Door, HUB, SECRET, Stand, TLS, crash, others};
+use pbx_tests::bare_hosts::BareHosts;
 use pbx_tests::cluster::wait_until;
+use pbx_tests::netns::run_in;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -21,9 +26,32 @@ fn the_hub_does_all_that_asterisks_manager_does() {
     an_agi_uses_the_hub(&stand);
     action_files_are_done_in_order_and_answered(&stand);
     a_transaction_knows_its_channel(&stand);
+    tls_and_the_unix_socket_lead_to_the_same_hub(&stand);
     bad_input_is_answered_and_costs_nobody_else(&stand);
     clients_of_others_work_unmodified(&stand);
     queued_actions_survive_a_kill(&mut stand);
+}
+
+#[test]
+fn clients_of_the_hub_stay_and_reach_the_new_active() {
+    let hosts = BareHosts::start("amihub", 3).unwrap();
+    let first = hosts.wait_whole(PATIENCE).unwrap();
+    let standby = (0..hosts.count()).find(|host| *host != first).unwrap();
+    let door = Door {
+        address: std::net::SocketAddrV4::new(hosts.host(standby).address, 5038),
+        ..HUB
+    };
+    let connect = || run_in(&hosts.host(standby).path(), || Client::connect_with(door, "system"));
+    let mut client = connect().unwrap().unwrap();
+    // It is the active's Asterisk that answers on the standby's hub.
+    ok(&mut client, "DBPut", &[("Family", "hub"), ("Key", "node"), ("Val", "first")]);
+    hosts.kill_asterisk(first).unwrap();
+    client.wait_event(&["Event: PbxHaAsterisk", "Status: Lost"]).unwrap();
+    let asked = client.ask("DBGet", &[("Family", "hub"), ("Key", "node")]).unwrap();
+    assert!(asked.contains("Database entry not found"), "{asked}");
+    let second = hosts.wait_whole(PATIENCE).unwrap();
+    assert_ne!(first, second);
+    ok(&mut client, "Ping", &[]);
 }
 
 fn client(stand: &Stand, events: &str) -> Client {
@@ -295,6 +323,31 @@ fn a_transaction_knows_its_channel(stand: &Stand) {
         (failed["state"].as_str(), failed["error"].as_str()),
         (Some("failed"), Some("No such channel"))
     );
+}
+
+fn tls_and_the_unix_socket_lead_to_the_same_hub(stand: &Stand) {
+    let dialogue = format!(
+        "Action: Login\r\nUsername: {}\r\nSecret: {SECRET}\r\nEvents: off\r\n\r\nAction: Ping\r\n\r\n",
+        HUB.user
+    );
+    let mut tls = stand.command("openssl");
+    tls.args(["s_client", "-quiet", "-connect", &TLS.to_string()]);
+    tls.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut tls = tls.spawn().unwrap();
+    tls.stdin.as_mut().unwrap().write_all(dialogue.as_bytes()).unwrap();
+    read_pong(tls.stdout.take().unwrap());
+    tls.kill().unwrap();
+    tls.wait().unwrap();
+    let mut socket = UnixStream::connect(stand.socket()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(dialogue.as_bytes()).unwrap();
+    read_pong(socket);
+}
+
+/// Fails at the end of the stream.
+fn read_pong(stream: impl Read) {
+    let lines = BufReader::new(stream).lines();
+    assert!(lines.map(Result::unwrap).any(|line| line == "Ping: Pong"));
 }
 
 fn bad_input_is_answered_and_costs_nobody_else(stand: &Stand) {
