@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
 use crate::rule::{Rule, holds};
-use crate::{Body, BootTime, Cause, Effect, Epoch, MAX_NODES, Message, Notice, Seat, Timing};
+use crate::{
+    Body, BootTime, Cause, Effect, Epoch, MAX_NODES, Message, Notice, Refusal, Seat, Timing,
+};
 
 /// A candidate's, or the active's, claim to an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,8 +69,19 @@ impl Node {
     }
 
     /// R10: a newer epoch exists; a bid is raised above it and keeps its votes.
-    pub(crate) fn on_nack(&mut self, now: BootTime, nack: &Message, effects: &mut Vec<Effect>) {
-        self.on_epoch_seen(now, nack.epoch, effects);
+    ///
+    /// Who serves raises only where that helps: above one that serves, the wrong one of two would go (R15).
+    pub(crate) fn on_nack(
+        &mut self,
+        now: BootTime,
+        nack: &Message,
+        because: Refusal,
+        effects: &mut Vec<Effect>,
+    ) {
+        let helps = because == Refusal::EpochTooLow || self.asterisk.is_idle();
+        if helps && !self.asterisk.is_giving_way() {
+            self.on_epoch_seen(now, nack.epoch, effects);
+        }
     }
 
     /// A newer epoch was seen, wherever: the own bid goes above it (I2).

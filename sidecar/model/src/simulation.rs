@@ -20,6 +20,9 @@ use crate::world::{MS, World};
 /// Within this time of the last fault somebody serves: the longest hold of the witness, watched, and a start.
 pub const RECOVERY: Duration = Duration::from_secs(22);
 
+/// Within this time of the last fault, and of the last thaw, of two that serve one has stopped.
+pub const CONTENTION: Duration = Duration::from_millis(500);
+
 /// From the recovery to the end: a newly made Lease is watched and freed, replaced pods are seated.
 const SETTLING_MS: u64 = 25_000;
 /// At the very end: nothing may move, and nothing be written.
@@ -70,6 +73,20 @@ pub enum Failure {
     WritesInPeace {
         /// How many.
         writes: u64,
+    },
+    /// R15: nobody stops for a rival where there is none.
+    #[error("R15: pod {pod} gave way at {at_ms} ms, and no clock ever stood still")]
+    NoRival {
+        /// Which.
+        pod: usize,
+        /// Of the world.
+        at_ms: u64,
+    },
+    /// R15: two that serve find out as soon as they can.
+    #[error("R15: two serve until {at_ms} ms, {CONTENTION:?} after they could know, and later")]
+    StillTwo {
+        /// Of the world.
+        at_ms: u64,
     },
     /// No progress.
     #[error("nobody serves {RECOVERY:?} after the last fault")]
@@ -200,6 +217,7 @@ fn run_to_verdict(world: &mut World) -> Result<Outcome, Failure> {
     check_calm(world, promoted, writes)?;
     check_epochs(world)?;
     check_causes(world)?;
+    check_rivals(world, healed_at)?;
     Ok(Outcome {
         steps: world.steps,
         promotions: promotions(world).count() as u64,
@@ -270,6 +288,28 @@ fn check_causes(world: &World) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Two serve only where a clock stood still, and not for long after they can hear each other (R15).
+fn check_rivals(world: &World, healed_at: u64) -> Result<(), Failure> {
+    let latest = healed_at.max(world.thawed_at) + CONTENTION.as_nanos() as u64;
+    if world.contended_until > latest {
+        let at_ms = world.contended_until / MS;
+        return Err(Failure::StillTwo { at_ms });
+    }
+    let gives_way = |notice: &Notice| matches!(notice, Notice::Demoted { cause, .. } if *cause == Cause::Contention);
+    let first = world
+        .notices
+        .iter()
+        .find(|(.., notice)| gives_way(notice))
+        .filter(|_| world.clock_stops == 0);
+    match first {
+        Some((at, pod, _)) => Err(Failure::NoRival {
+            pod: *pod,
+            at_ms: at / MS,
+        }),
+        None => Ok(()),
+    }
 }
 
 #[derive(Clone, Copy)]

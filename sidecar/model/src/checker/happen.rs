@@ -10,8 +10,8 @@ use pbx_core::{
 use pbx_guard::deadline::{Deadline, Verdict};
 
 use super::pod::{Cell, NOW, Order, Pod, Process};
-use super::scenario::Scenario;
-use super::state::{Call, State};
+use super::scenario::{STEP, Scenario};
+use super::state::{Call, State, Ticks};
 
 impl Scenario {
     /// One input to a pod's node, and all that follows in no time.
@@ -209,7 +209,7 @@ impl Scenario {
                 .binary_search(&version)
                 .map_or(0, |rank| rank as u64 + 1)
         };
-        let ticks = self.ticks();
+        let ticks = self.ticks_of(state);
         for index in 0..state.pods.len() {
             state.change(index, |pod| {
                 let by = ticks[usize::from(pod.seat.0)];
@@ -223,16 +223,35 @@ impl Scenario {
                     node.rebase(&rebase);
                 }
                 self.age(pod, by);
+                pod.behind_for = pod.behind_for.saturating_sub(u8::from(!pod.is_stopped));
             });
         }
         state.renumber(&rank);
-        state.age_letters(self);
+        state.age_letters(self, &ticks);
         for index in 0..state.pods.len() {
             self.hear_at_once(state, index);
             if !state.pods[index].is_paused {
                 self.input(state, index, Input::Tick);
             }
         }
+    }
+
+    fn ticks_of(&self, state: &State) -> Ticks {
+        let mut ticks = self.ticks();
+        for pod in state.pods.iter().filter(|pod| pod.is_stopped) {
+            ticks[usize::from(pod.seat.0)] = std::time::Duration::ZERO;
+        }
+        ticks
+    }
+
+    /// The machine stands still: as a pause, and its clock with it.
+    pub(super) fn stop_clock(&self, state: &mut State, index: usize) {
+        let longest = self.timing.witness_hold_alone.max(self.timing.deadtime);
+        state.change(index, |pod| {
+            pod.is_paused = true;
+            pod.is_stopped = true;
+            pod.behind_for = longest.as_nanos().div_ceil(STEP.as_nanos()) as u8;
+        });
     }
 
     fn age(&self, pod: &mut Pod, by: std::time::Duration) {
@@ -394,6 +413,8 @@ impl Pod {
             process: Process::Dead,
             is_ready: false,
             is_paused: false,
+            is_stopped: false,
+            behind_for: 0,
             orders: Vec::new(),
             said: Vec::new(),
         }

@@ -36,6 +36,7 @@ pub enum Action {
     Reboot { pod: usize },
     Restart { pod: usize, keeps_record: bool },
     Pause { pod: usize },
+    StopClock { pod: usize },
     Resume { pod: usize },
     Switchover { pod: usize },
     Replace { seat: u8 },
@@ -46,6 +47,8 @@ pub enum Action {
 pub const ONE_SERVES: &str = "at most one serves";
 /// No node breaks an invariant of its own.
 pub const UNBROKEN: &str = "no node breaks";
+/// Of two that serve, who hears that it is outranked stops at once (R15).
+pub const HEEDED: &str = "who is outranked stops";
 /// The check is not empty: the role moves.
 pub const MOVES: &str = "another serves";
 
@@ -83,7 +86,7 @@ pub fn explore(
         .spawn_bfs()
         .join();
     let discoveries = checker.discoveries();
-    let violation = [ONE_SERVES, UNBROKEN].iter().find_map(|name| {
+    let violation = [ONE_SERVES, UNBROKEN, HEEDED].iter().find_map(|name| {
         let path = discoveries.get(name)?;
         let actions: Vec<String> = path
             .clone()
@@ -149,6 +152,7 @@ impl Model for Scenario {
         vec![
             Property::always(ONE_SERVES, |_, state: &State| state.serving() <= 1),
             Property::always(UNBROKEN, |_, state: &State| !state.is_broken),
+            Property::always(HEEDED, |_, state: &State| !state.is_deaf),
             Property::sometimes(MOVES, |_, state: &State| {
                 state.pods[1..].iter().any(|pod| pod.process.is_serving())
             }),
@@ -189,6 +193,7 @@ impl Scenario {
             offer(is_left, Action::Restart { pod, keeps_record });
         }
         offer(used.pauses < limits.pauses, Action::Pause { pod });
+        offer(used.stops < limits.stops, Action::StopClock { pod });
         let is_active = node.view(NOW).role == Role::Active;
         offer(
             is_active && used.switchovers < limits.switchovers,
@@ -210,7 +215,9 @@ impl Scenario {
             Action::Advance => self.advance(state),
             Action::Deliver { letter } => {
                 let letter = state.letters.remove(letter);
+                let is_told = state.tells_of_rival(&letter);
                 self.input(state, letter.to, Input::Message(letter.message));
+                state.is_deaf |= is_told && state.goes_on(letter.to);
             }
             Action::Duplicate { letter } => {
                 state.used.duplicates += 1;
@@ -223,7 +230,10 @@ impl Scenario {
             Action::LoseAnswer { call } => self.answer_call(state, call, true),
             Action::Boot { pod } => self.boot(state, pod),
             Action::Reboot { pod } => self.start(state, pod, false),
-            Action::Resume { pod } => state.change(pod, |pod| pod.is_paused = false),
+            Action::Resume { pod } => state.change(pod, |pod| {
+                pod.is_paused = false;
+                pod.is_stopped = false;
+            }),
             fault => self.fault(state, fault),
         }
     }
@@ -247,6 +257,10 @@ impl Scenario {
             Action::Pause { pod } => {
                 used.pauses += 1;
                 state.change(pod, |pod| pod.is_paused = true);
+            }
+            Action::StopClock { pod } => {
+                used.stops += 1;
+                self.stop_clock(state, pod);
             }
             Action::Switchover { pod } => {
                 used.switchovers += 1;

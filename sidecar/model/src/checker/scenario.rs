@@ -50,6 +50,7 @@ pub const NOTHING: Used = Used {
     restarts: 0,
     amnesias: 0,
     pauses: 0,
+    stops: 0,
     deaths: 0,
     switchovers: 0,
     duplicates: 0,
@@ -87,7 +88,7 @@ const PLAIN: Scenario = Scenario {
 };
 
 /// All that is checked, smallest first.
-pub const SCENARIOS: [Scenario; 9] = [
+pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "two",
         limits: Used {
@@ -126,6 +127,14 @@ pub const SCENARIOS: [Scenario; 9] = [
         ..PLAIN
     },
     Scenario {
+        name: "two-stops",
+        limits: Used {
+            stops: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scenario {
         name: "two-drift",
         timing: Timing {
             clock_drift_ppm: 60_000,
@@ -140,6 +149,15 @@ pub const SCENARIOS: [Scenario; 9] = [
         nodes: 3,
         limits: Used {
             deaths: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scenario {
+        name: "three-stops",
+        nodes: 3,
+        limits: Used {
+            stops: 1,
             ..NOTHING
         },
         ..PLAIN

@@ -41,6 +41,14 @@ pub enum Fault {
     PauseActive {
         for_ns: u64,
     },
+    /// The whole machine stands still: processes, clock and the kernel's timers.
+    StopClock {
+        seat: u8,
+        for_ns: u64,
+    },
+    StopClockOfActive {
+        for_ns: u64,
+    },
     /// The guard alone stands still: orders reach it late.
     PauseGuard {
         seat: u8,
@@ -106,6 +114,9 @@ pub fn random_world(nodes: u8, seed: u64) -> World {
     world.weather.is_noisy = true;
     world.weather.network_us = (200, 5_000);
     world.traffic_needs_api = seed.is_multiple_of(3);
+    if seed % 5 == 4 {
+        world.stop_clocks();
+    }
     for _ in 0..4 + seed % 16 {
         let at = world.random.between(SECOND / 10, FAULTS_END - SECOND);
         let fault = world.random_fault();
@@ -115,6 +126,21 @@ pub fn random_world(nodes: u8, seed: u64) -> World {
 }
 
 impl World {
+    /// Whole machines stand still, above all the one that serves.
+    fn stop_clocks(&mut self) {
+        for _ in 0..self.random.between(1, 4) {
+            let at = self.random.between(3 * SECOND, FAULTS_END - SECOND);
+            let for_ns = self.random.between(200 * MS, 5 * SECOND);
+            let seat = self.random.between(0, self.nodes.into()) as u8;
+            let fault = if self.random.chance(70) {
+                Fault::StopClockOfActive { for_ns }
+            } else {
+                Fault::StopClock { seat, for_ns }
+            };
+            self.at(at, Event::Fault(fault));
+        }
+    }
+
     /// A random fault for this world.
     pub fn random_fault(&mut self) -> Fault {
         let nodes = u64::from(self.nodes);
@@ -188,6 +214,10 @@ impl World {
             Fault::Pause { seat, for_ns } => self.pause(self.pod_in(seat), for_ns),
             Fault::PauseActive { for_ns } => {
                 self.active_suffers(|world, pod| world.pause(pod, for_ns));
+            }
+            Fault::StopClock { seat, for_ns } => self.stop_clock(self.pod_in(seat), for_ns),
+            Fault::StopClockOfActive { for_ns } => {
+                self.active_suffers(|world, pod| world.stop_clock(pod, for_ns));
             }
             Fault::PauseGuard { seat, for_ns } => {
                 let pod = self.pod_in(seat);
@@ -316,6 +346,23 @@ impl World {
 
     fn pause(&mut self, pod: usize, for_ns: u64) {
         self.pods[pod].paused_until = self.now + for_ns;
+    }
+
+    /// What was due on its clock is due that much later, the kernel's kill included.
+    fn stop_clock(&mut self, pod: usize, for_ns: u64) {
+        let p = &mut self.pods[pod];
+        if p.paused_until > self.now {
+            return;
+        }
+        let until = self.now + for_ns;
+        p.clock.offset -= for_ns;
+        p.paused_until = p.paused_until.max(until);
+        p.guard_paused_until = p.guard_paused_until.max(until);
+        let timing = &self.timing;
+        let longest = timing.witness_hold_alone.max(timing.deadtime);
+        p.behind_until = p.clock.local(until).after(longest);
+        self.clock_stops += 1;
+        self.thawed_at = self.thawed_at.max(until);
     }
 
     fn cut(&mut self, from: u8, to: u8, for_ns: u64) {

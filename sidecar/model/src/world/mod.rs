@@ -1,7 +1,7 @@
 //! A deterministic virtual world around real nodes: clocks, network, API server, kernels, a StatefulSet and an operator.
 //!
 //! The world counts as *serving* every Asterisk that is alive under an armed leash, whether or not its node has
-//! been told so: that is stricter than I1. What it leaves out: traffic, and pauses of whole virtual machines.
+//! been told so: that is stricter than I1. What it leaves out: traffic, and whatever rests on it.
 
 #![allow(
     clippy::large_types_passed_by_value,
@@ -23,7 +23,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use pbx_core::{
-    Condition, Effect, FoundAtStart, Incarnation, Input, Node, Notice, Occupant, Seat, Seats,
+    BootTime, Condition, Effect, FoundAtStart, Incarnation, Input, Node, Notice, Occupant, Seat, Seats,
     Settings, Start, Timing,
 };
 
@@ -73,6 +73,12 @@ pub struct World {
     pub switchovers: u64,
     /// Pods that were told to go, or replaced, or may find themselves outside of a Lease made anew.
     pub departures: u64,
+    /// Machines that stood still, clock and all.
+    pub clock_stops: u64,
+    /// When two that served, one of them unawares, were last one again.
+    pub contended_until: u64,
+    /// All pauses that were begun end here.
+    pub thawed_at: u64,
     /// Prints what happens, for whoever looks into a seed.
     pub is_traced: bool,
     /// The first moment when two served, and who.
@@ -81,6 +87,7 @@ pub struct World {
     pub serving_since: (u64, Option<usize>),
     /// The longest time without service since it was cleared.
     pub longest_gap: u64,
+    is_contended: bool,
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<Event>>,
     free: Vec<usize>,
@@ -120,10 +127,14 @@ impl World {
             steps: 0,
             switchovers: 0,
             departures: 0,
+            clock_stops: 0,
+            contended_until: 0,
+            thawed_at: 0,
             is_traced: false,
             overlap: None,
             serving_since: (0, None),
             longest_gap: 0,
+            is_contended: false,
             queue: BinaryHeap::new(),
             events: Vec::new(),
             free: Vec::new(),
@@ -228,7 +239,8 @@ impl World {
 
     /// The `StatefulSet` makes a pod: new identity, new machine, new clock.
     pub fn new_pod(&mut self, seat: u8) -> usize {
-        let offset = self.random.between(SECOND, 1_000 * SECOND);
+        // Room for clocks that stand still.
+        let offset = 1_000 * SECOND + self.random.between(SECOND, 1_000 * SECOND);
         let drift = i64::from(self.timing.clock_drift_ppm);
         let random = self.random.between(0, 2 * drift as u64 + 1) as i64 - drift;
         let rate_ppm = self.random.pick(&[-drift, drift, random]);
@@ -244,6 +256,7 @@ impl World {
             condition: Condition::default(),
             dead_since: None,
             paused_until: 0,
+            behind_until: BootTime::default(),
             guard_paused_until: 0,
             guard_follows: 0,
             api_cut_until: 0,
@@ -424,8 +437,16 @@ impl World {
     /// I1, and the gaps, at every change of what serves.
     pub fn note_serving(&mut self) {
         let serving = self.serving();
-        if serving.len() > 1 && self.overlap.is_none() {
-            self.overlap = Some((self.now, serving.clone()));
+        if std::mem::replace(&mut self.is_contended, serving.len() > 1) {
+            self.contended_until = self.now;
+        }
+        let by_right: Vec<usize> = serving
+            .iter()
+            .copied()
+            .filter(|pod| self.serves_by_right(*pod))
+            .collect();
+        if by_right.len() > 1 && self.overlap.is_none() {
+            self.overlap = Some((self.now, by_right));
         }
         let now_serves = serving.first().copied();
         let (since, before) = self.serving_since;
@@ -435,6 +456,12 @@ impl World {
             }
             self.serving_since = (self.now, now_serves);
         }
+    }
+
+    /// No clock that stood still a moment ago makes it count on votes that are over.
+    fn serves_by_right(&self, pod: usize) -> bool {
+        let p = &self.pods[pod];
+        p.clock.local(self.now) >= p.behind_until
     }
 
     /// The time without service since then, if it goes on or has ended after it.

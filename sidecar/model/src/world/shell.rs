@@ -165,9 +165,17 @@ impl World {
 
     /// The kernel's timer: it asks nobody, whatever is paused.
     pub(super) fn kernel_kills(&mut self, pod: usize, timer: u64) {
-        if self.pods[pod].asterisk.timer == timer && self.pods[pod].asterisk.is_serving() {
-            self.kill_asterisk(pod);
+        let p = &self.pods[pod];
+        if p.asterisk.timer != timer || !p.asterisk.is_serving() {
+            return;
         }
+        let deadline = p.asterisk.deadline.expect("it serves");
+        let due_at = p.clock.world(deadline);
+        if due_at > self.now {
+            // The machine stood still in between, and its timer with it.
+            return self.at(due_at, Event::KernelKills { pod, timer });
+        }
+        self.kill_asterisk(pod);
     }
 
     pub(super) fn apply_call(&mut self, pod: usize, life: u32, id: CallId, call: &ApiCall) {
