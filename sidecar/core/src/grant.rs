@@ -28,9 +28,11 @@ impl Grant {
 
     /// Whether it is this very life's.
     pub(crate) fn is_of(&self, message: &Message) -> bool {
-        self.candidate == message.from
-            && self.occupant == message.occupant
-            && self.incarnation == message.incarnation
+        self.is_of_occupant(message) && self.incarnation == message.incarnation
+    }
+
+    fn is_of_occupant(&self, message: &Message) -> bool {
+        self.candidate == message.from && self.occupant == message.occupant
     }
 }
 
@@ -212,7 +214,8 @@ impl Node {
         match (&self.bid, &self.grant) {
             (Some(bid), _) if self.is_serving() => (Refusal::Serving, bid.epoch),
             (Some(_), _) => (Refusal::Committed, highest),
-            (None, Some(grant)) if !grant.is_of(beat) => (Refusal::Committed, highest),
+            (None, Some(grant)) if !grant.is_of_occupant(beat) => (Refusal::Committed, highest),
+            // One that rose above a former life of its own counts the vote that the former name has.
             (None, _) => (Refusal::EpochTooLow, highest),
         }
     }

@@ -238,7 +238,7 @@ impl Node {
         if self.asterisk.is_giving_way() {
             return;
         }
-        self.on_epoch_seen(now, content.epoch, effects);
+        self.on_epoch_in_api(now, content.epoch, effects);
         let is_anothers = |epoch: Epoch| epoch == content.epoch && !self.is_own(content);
         let is_candidate = |bid: &crate::bid::Bid| bid.promoted_at.is_none();
         if self

@@ -26,11 +26,10 @@
 //!
 //! # Reading order
 //! `input`, `effect`, `message` (the border); `node` (state and step); `grant`, `bid`, `authority` (votes);
-//! `asterisk` (deadline and stop), `handover`, `rivals`; `witness`, `lease_calls`, `observation` (the Lease); `seats`, `leave` (who votes).
+//! `asterisk` (deadline and stop), `handover`, `rivals`; `witness`, `lease_calls`, `observation` (the Lease); `seats`, `seat_count`, `leave` (who votes).
 //!
 //! # What is not here
-//! Traffic, trunks, health, drains, notices to people: the shell acts on [`Notice`]s. `onQuorumLoss: Continue` and
-//! changes of the number of nodes.
+//! Traffic, trunks, health, drains, notices to people: the shell acts on [`Notice`]s.
 
 mod asterisk;
 mod authority;
@@ -61,6 +60,7 @@ mod rivals;
     allow(dead_code, reason = "named where applied")
 )]
 mod rule;
+mod seat_count;
 mod seats;
 mod settings;
 mod time;
@@ -81,7 +81,7 @@ pub use rebase::{Rebase, moved};
 pub use record::Record;
 #[cfg(feature = "mutation")]
 pub use rule::{Rule, drop_rule};
-pub use settings::{FoundAtStart, Settings, Start};
+pub use settings::{FoundAtStart, OnQuorumLoss, Settings, Start};
 pub use time::BootTime;
 pub use timing::{Timing, TimingProblem};
 pub use view::{PeerView, Role, View};

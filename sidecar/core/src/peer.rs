@@ -73,13 +73,11 @@ impl Node {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
-        let is_for_us = message.to == self.settings.seat
-            && message.from != self.settings.seat
-            && message.from.0 < self.node_count();
+        let is_for_us = message.to == self.settings.seat && message.from != self.settings.seat;
         if !is_for_us {
             return;
         }
-        if !self.is_member(message) {
+        if message.from.0 >= self.node_count() || !self.is_member(message) {
             return self.witness.hint(now);
         }
         self.rise_above_former_life(now, message, effects);

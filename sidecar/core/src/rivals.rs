@@ -15,7 +15,7 @@ use crate::asterisk::AfterStop;
 use crate::bid::Vacancy;
 use crate::node::Node;
 use crate::rule::{Rule, holds};
-use crate::{BootTime, Cause, Effect, Epoch, Holder, LeaseContent, Message, Notice, Seat};
+use crate::{BootTime, Cause, Effect, Epoch, Holder, LeaseContent, Message, Notice, OnQuorumLoss, Seat};
 
 /// What a rival's message says beside its epoch.
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ impl Node {
         claim: Claim,
         effects: &mut Vec<Effect>,
     ) {
-        if !self.is_serving() || !holds(Rule::HeedRivals) {
+        if !self.is_serving() || self.is_ending(now) || !holds(Rule::HeedRivals) {
             return;
         }
         let is_outranked = claim.serves && self.is_outranked_by(message.from, message.epoch);
@@ -83,6 +83,12 @@ impl Node {
         }
     }
 
+    /// What was held up by a pause of its processes is heard after the kernel's kill: then there is no rival, but an end.
+    fn is_ending(&self, now: BootTime) -> bool {
+        let deadline = self.asterisk.latest_deadline();
+        deadline.is_none_or(|deadline| !self.is_worth_serving(now, deadline))
+    }
+
     /// Both know both: exactly one of them is outranked.
     fn is_outranked_by(&self, seat: Seat, epoch: Epoch) -> bool {
         let own = self.settings.seat;
@@ -99,9 +105,12 @@ impl Node {
         }
     }
 
-    /// A deadline that was found at the start never rested on votes that this life knows.
+    /// A deadline that was found at the start never rested on votes that this life knows; who goes on without a quorum does
+    /// so without this vote too.
     fn has_lost_votes(&self, now: BootTime) -> bool {
-        !self.asterisk.is_inherited() && !self.covers_deadline(self.authority(now))
+        self.settings.on_quorum_loss == OnQuorumLoss::Demote
+            && !self.asterisk.is_inherited()
+            && !self.covers_deadline(self.authority(now))
     }
 
     fn give_way(&mut self, now: BootTime, effects: &mut Vec<Effect>) {

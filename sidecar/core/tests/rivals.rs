@@ -159,6 +159,7 @@ fn r15_a_lone_active_that_stood_still_on_its_long_hold_stops_with_the_first_pack
         world.run_for(3_000);
         assert_eq!(world.active(), Some(other));
         let contention = world.contended_until - thawed_at;
-        assert!(contention < 6 * MS, "seed {seed}: {contention} ns");
+        // The other was booted in between, and knows whom it speaks to from the first beat only.
+        assert!(contention < 110 * MS, "seed {seed}: {contention} ns");
     }
 }

@@ -93,7 +93,7 @@ fn r9_without_watching_two_serve() {
 
 #[test]
 fn r15_who_does_not_heed_its_rival_goes_on() {
-    for name in ["two-stops", "three-stops"] {
+    for name in ["two-stops", "continue"] {
         let broken = Scenario {
             without: Some(Rule::HeedRivals),
             ..scenario(name)

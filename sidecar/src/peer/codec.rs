@@ -184,7 +184,7 @@ pub fn seat(number: u8) -> Result<Seat, CodecError> {
 }
 
 /// The wire number of each cause: a twin of the core's enum, so that neither moves unnoticed.
-const CAUSES: [Cause; 14] = [
+pub(crate) const CAUSES: [Cause; 14] = [
     Cause::Startup,
     Cause::AsteriskExited,
     Cause::AsteriskHung,

@@ -37,7 +37,8 @@ impl Scenario {
         pod.orders.clear();
         pod.said.clear();
         let used = state.used;
-        let lives = used.crashes + used.restarts + used.amnesias + used.replacements;
+        let lives =
+            used.crashes + used.restarts + used.amnesias + used.replacements + used.resizes;
         let start = Start {
             now: NOW,
             incarnation: Incarnation(10 + u64::from(lives)),
@@ -52,10 +53,11 @@ impl Scenario {
         let settings = Settings {
             seat: pod.seat,
             occupant: pod.occupant,
-            nodes: self.nodes,
+            nodes: self.nodes.max(pod.seat.0 + 1),
             timing: self.timing,
             traffic_needs_api: false,
             preferred_seat: None,
+            on_quorum_loss: self.on_quorum_loss,
             fixed_seats: None,
         };
         let mut effects = Vec::new();
@@ -127,6 +129,45 @@ impl Scenario {
             version: lost.version + 1,
             content,
         });
+    }
+
+    /// A pod that is told to end; its seat is not filled again.
+    pub(super) fn leave(&self, state: &mut State, index: usize) {
+        self.input(state, index, Input::Command(Command::Leave));
+    }
+
+    pub(super) fn look_at_seats(&self, state: &mut State, index: usize) {
+        self.input(state, index, Input::Command(Command::LookAtSeats));
+    }
+
+    /// R13: the number is raised over a free Lease, and lowered when the last seat is empty.
+    pub(super) fn may_resize(&self, state: &State) -> bool {
+        let content = state.lease.map(|lease| lease.content);
+        let is_over = |content: LeaseContent| {
+            if content.seats.count.is_multiple_of(2) {
+                content.holder == Holder::Nobody
+            } else {
+                content.seats.occupants[usize::from(content.seats.count) - 1].is_none()
+            }
+        };
+        content.is_some_and(is_over)
+    }
+
+    /// The operator changes the number of seats; of more there is a new pod in the last one.
+    pub(super) fn resize(&self, state: &mut State) {
+        let Some(lease) = &mut state.lease else {
+            return;
+        };
+        let seats = &mut lease.content.seats;
+        lease.version += 1;
+        if seats.count.is_multiple_of(2) {
+            let seat = Seat(seats.count);
+            seats.count += 1;
+            self.replace(state, seat);
+        } else {
+            seats.count -= 1;
+            seats.occupants[usize::from(seats.count)] = None;
+        }
     }
 
     /// The guard takes its next order.

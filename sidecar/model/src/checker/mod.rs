@@ -40,6 +40,9 @@ pub enum Action {
     Resume { pod: usize },
     Switchover { pod: usize },
     Replace { seat: u8 },
+    Leave { pod: usize },
+    Resize,
+    Look { pod: usize },
     NewLease,
 }
 
@@ -205,8 +208,33 @@ impl Scenario {
         if state.used.replacements < self.limits.replacements {
             actions.extend((0..self.nodes).map(|seat| Action::Replace { seat }));
         }
+        self.resizing(state, actions);
         if state.used.leases < self.limits.leases {
             actions.push(Action::NewLease);
+        }
+    }
+
+    /// The last node leaves in order; the operator changes the number; a shell finds another map in the Lease.
+    fn resizing(&self, state: &State, actions: &mut Vec<Action>) {
+        let Some(seats) = state.lease.map(|lease| lease.content.seats) else {
+            return;
+        };
+        for (pod, it) in state.pods.iter().enumerate() {
+            let view = it.node.as_ref().map(|node| node.view(NOW));
+            let Some(view) = view.filter(|_| !it.is_paused) else {
+                continue;
+            };
+            let is_last = it.seat.0 == 2 && seats.count == 3;
+            let leaves = matches!(view.role, Role::Leaving | Role::Left);
+            if is_last && !leaves && state.used.leaves < self.limits.leaves {
+                actions.push(Action::Leave { pod });
+            }
+            if state.used.resizes > 0 && view.seats.is_some_and(|own| own.count != seats.count) {
+                actions.push(Action::Look { pod });
+            }
+        }
+        if state.used.resizes < self.limits.resizes && self.may_resize(state) {
+            actions.push(Action::Resize);
         }
     }
 
@@ -230,6 +258,7 @@ impl Scenario {
             Action::LoseAnswer { call } => self.answer_call(state, call, true),
             Action::Boot { pod } => self.boot(state, pod),
             Action::Reboot { pod } => self.start(state, pod, false),
+            Action::Look { pod } => self.look_at_seats(state, pod),
             Action::Resume { pod } => state.change(pod, |pod| {
                 pod.is_paused = false;
                 pod.is_stopped = false;
@@ -269,6 +298,14 @@ impl Scenario {
             Action::Replace { seat } => {
                 used.replacements += 1;
                 self.replace(state, Seat(seat));
+            }
+            Action::Leave { pod } => {
+                used.leaves += 1;
+                self.leave(state, pod);
+            }
+            Action::Resize => {
+                used.resizes += 1;
+                self.resize(state);
             }
             Action::NewLease => {
                 used.leases += 1;

@@ -75,14 +75,19 @@ pub struct Used {
     pub leases: u8,
     /// Pods that were told to leave.
     pub leaves: u8,
+    /// Changes of the number of seats.
+    pub resizes: u8,
 }
 
 impl State {
-    /// How many serve, but those whose clock stood still a moment ago: they cannot know better before they hear it.
+    /// How many serve, but those whose clock stood still a moment ago, since they cannot know better before they hear it, and
+    /// those that do without a quorum by choice.
     pub fn serving(&self) -> usize {
+        let has_quorum = |node: &Node| !node.view(NOW).is_without_quorum;
         self.pods
             .iter()
             .filter(|pod| pod.process.is_serving() && pod.behind_for == 0)
+            .filter(|pod| pod.node.as_ref().is_none_or(has_quorum))
             .count()
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pbx_core::{Cause, Command, Input, Timing};
+use pbx_core::{Cause, Command, Input, MAX_NODES, OnQuorumLoss, Timing};
 
 use super::event::Event;
 use super::pod::Pod;
@@ -95,6 +95,10 @@ pub enum Fault {
         /// For how long the old one goes on.
         for_ns: u64,
     },
+    /// A person asks for another number of nodes.
+    Resize {
+        nodes: u8,
+    },
     /// The Lease is lost; the operator makes it anew after this time, from the copy of the map in the status.
     LeaseDeleted {
         for_ns: u64,
@@ -114,8 +118,14 @@ pub fn random_world(nodes: u8, seed: u64) -> World {
     world.weather.is_noisy = true;
     world.weather.network_us = (200, 5_000);
     world.traffic_needs_api = seed.is_multiple_of(3);
+    if seed % 7 == 3 {
+        world.on_quorum_loss = OnQuorumLoss::Continue;
+    }
     if seed % 5 == 4 {
         world.stop_clocks();
+    }
+    if seed % 6 == 5 {
+        world.resize_at_random();
     }
     for _ in 0..4 + seed % 16 {
         let at = world.random.between(SECOND / 10, FAULTS_END - SECOND);
@@ -125,7 +135,26 @@ pub fn random_world(nodes: u8, seed: u64) -> World {
     world
 }
 
+/// The number of nodes with the same quorum (R13).
+pub fn pair_of(nodes: u8) -> u8 {
+    if nodes.is_multiple_of(2) {
+        nodes + 1
+    } else {
+        nodes - 1
+    }
+}
+
 impl World {
+    /// To the other number of the pair and back, several times.
+    fn resize_at_random(&mut self) {
+        let mut nodes = self.nodes;
+        for _ in 0..self.random.between(1, 4) {
+            nodes = pair_of(nodes);
+            let at = self.random.between(2 * SECOND, FAULTS_END - SECOND);
+            self.at(at, Event::Fault(Fault::Resize { nodes }));
+        }
+    }
+
     /// Whole machines stand still, above all the one that serves.
     fn stop_clocks(&mut self) {
         for _ in 0..self.random.between(1, 4) {
@@ -257,6 +286,10 @@ impl World {
                 keeps_api,
                 for_ns,
             } => self.force_replace(seat, keeps_api, for_ns),
+            Fault::Resize { nodes } => {
+                self.wanted_nodes = nodes;
+                self.has_resized = true;
+            }
             Fault::LeaseDeleted { for_ns } => {
                 if self.api.lease.take().is_some() {
                     self.at(self.now + for_ns, Event::NewLease);
@@ -268,6 +301,7 @@ impl World {
     /// Everything that was broken is whole again; old occupants are certainly gone. A pause that has begun goes on
     /// to its end: what was held up by it must not be overtaken.
     pub fn heal(&mut self) {
+        self.healed_at = Some(self.now);
         self.weather.is_noisy = false;
         self.weather.lossy_until = 0;
         self.cut_until
@@ -371,7 +405,7 @@ impl World {
 
     fn isolate(&mut self, pod: usize, for_ns: u64) {
         let seat = self.pods[pod].seat.0;
-        for other in 0..self.nodes {
+        for other in 0..MAX_NODES as u8 {
             self.cut(seat, other, for_ns);
             self.cut(other, seat, for_ns);
         }

@@ -23,7 +23,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use pbx_core::{
-    BootTime, Condition, Effect, FoundAtStart, Incarnation, Input, Node, Notice, Occupant, Seat, Seats,
+    BootTime, Condition, Effect, FoundAtStart, Incarnation, Input, MAX_NODES, Node, Notice, Occupant, OnQuorumLoss, Seat, Seats,
     Settings, Start, Timing,
 };
 
@@ -45,12 +45,22 @@ pub struct World {
     pub random: Random,
     /// Of all nodes.
     pub timing: Timing,
-    /// The configured number.
+    /// The number that the world begins with.
     pub nodes: u8,
+    /// The number that is asked for now.
+    pub wanted_nodes: u8,
+    /// The operator changes the number of seats without waiting for the vote that goes (R13 dropped).
+    pub resizes_early: bool,
+    /// The operator's watch of the Lease: uid, version, since when it is unchanged.
+    pub lease_watched: (u128, u64, u64),
+    /// Another number was asked for at least once.
+    pub has_resized: bool,
     /// As in [`Settings`].
     pub traffic_needs_api: bool,
     /// As in [`Settings`].
     pub preferred_seat: Option<Seat>,
+    /// As in [`Settings`].
+    pub on_quorum_loss: OnQuorumLoss,
     /// All that ever were.
     pub pods: Vec<Pod>,
     /// The API server.
@@ -75,8 +85,12 @@ pub struct World {
     pub departures: u64,
     /// Machines that stood still, clock and all.
     pub clock_stops: u64,
-    /// When two that served, one of them unawares, were last one again.
+    /// When two that served were last one again.
     pub contended_until: u64,
+    /// For how long two served at most since all was healed and everybody thawed.
+    pub longest_contention: u64,
+    /// Since when nothing is broken any more.
+    pub healed_at: Option<u64>,
     /// All pauses that were begun end here.
     pub thawed_at: u64,
     /// Prints what happens, for whoever looks into a seed.
@@ -87,7 +101,7 @@ pub struct World {
     pub serving_since: (u64, Option<usize>),
     /// The longest time without service since it was cleared.
     pub longest_gap: u64,
-    is_contended: bool,
+    contended_since: Option<u64>,
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<Event>>,
     free: Vec<usize>,
@@ -114,13 +128,18 @@ impl World {
             random: Random::new(seed),
             timing,
             nodes,
+            wanted_nodes: nodes,
+            resizes_early: false,
+            lease_watched: (0, 0, 0),
+            has_resized: false,
             traffic_needs_api: false,
             preferred_seat: None,
+            on_quorum_loss: OnQuorumLoss::Demote,
             pods: Vec::new(),
             api: Api::new(nodes, timing.witness_hold_alone),
             status: Api::empty_seats(nodes),
             weather,
-            cut_until: vec![vec![0; usize::from(nodes)]; usize::from(nodes)],
+            cut_until: vec![vec![0; MAX_NODES]; MAX_NODES],
             notices: Vec::new(),
             forgotten: Vec::new(),
             messages: 0,
@@ -129,12 +148,14 @@ impl World {
             departures: 0,
             clock_stops: 0,
             contended_until: 0,
+            longest_contention: 0,
+            healed_at: None,
             thawed_at: 0,
             is_traced: false,
             overlap: None,
             serving_since: (0, None),
             longest_gap: 0,
-            is_contended: false,
+            contended_since: None,
             queue: BinaryHeap::new(),
             events: Vec::new(),
             free: Vec::new(),
@@ -216,6 +237,13 @@ impl World {
             .rev()
             .find(|pod| self.pods[*pod].seat == Seat(seat))
             .expect("a pod")
+    }
+
+    /// The pod that the StatefulSet has in a seat lives, or may come back.
+    pub fn is_inhabited(&self, seat: u8) -> bool {
+        let mut pods = self.pods.iter().rev();
+        let newest = pods.find(|pod| pod.seat == Seat(seat));
+        newest.is_some_and(|pod| pod.dead_since.is_none())
     }
 
     /// A pod's running node.
@@ -302,10 +330,11 @@ impl World {
         let settings = Settings {
             seat: p.seat,
             occupant: p.occupant,
-            nodes: self.nodes,
+            nodes: self.wanted_nodes.max(p.seat.0 + 1),
             timing: self.timing,
             traffic_needs_api: self.traffic_needs_api,
             preferred_seat: self.preferred_seat,
+            on_quorum_loss: self.on_quorum_loss,
             fixed_seats: None,
         };
         let start = Start {
@@ -384,7 +413,9 @@ impl World {
             Event::ShellLooks { pod } => self.shell_looks(pod),
             Event::Operator => self.operate(),
             Event::NewPod { seat } => {
-                self.new_pod(seat);
+                if seat < self.wanted_nodes && !self.is_inhabited(seat) {
+                    self.new_pod(seat);
+                }
             }
             Event::NewLease => self.new_lease(),
             Event::EndPod { pod } => self.end_pod(pod),
@@ -437,9 +468,7 @@ impl World {
     /// I1, and the gaps, at every change of what serves.
     pub fn note_serving(&mut self) {
         let serving = self.serving();
-        if std::mem::replace(&mut self.is_contended, serving.len() > 1) {
-            self.contended_until = self.now;
-        }
+        self.note_contention(serving.len() > 1);
         let by_right: Vec<usize> = serving
             .iter()
             .copied()
@@ -458,10 +487,29 @@ impl World {
         }
     }
 
-    /// No clock that stood still a moment ago makes it count on votes that are over.
+    fn note_contention(&mut self, is_contended: bool) {
+        if is_contended {
+            self.contended_since.get_or_insert(self.now);
+        } else if let Some(since) = self.contended_since.take() {
+            self.contended_until = self.now;
+            if let Some(healed_at) = self.healed_at {
+                let since = since.max(healed_at).max(self.thawed_at);
+                let lasted = self.now.saturating_sub(since);
+                self.longest_contention = self.longest_contention.max(lasted);
+            }
+        }
+    }
+
+    /// No clock that stood still a moment ago makes it count on votes that are over, and it does not do without votes.
     fn serves_by_right(&self, pod: usize) -> bool {
         let p = &self.pods[pod];
-        p.clock.local(self.now) >= p.behind_until
+        let local = p.clock.local(self.now);
+        let has_quorum = match (&p.node, self.on_quorum_loss) {
+            (_, OnQuorumLoss::Demote) => true,
+            (Some(node), OnQuorumLoss::Continue) => !node.view(local).is_without_quorum,
+            (None, OnQuorumLoss::Continue) => false,
+        };
+        has_quorum && local >= p.behind_until
     }
 
     /// The time without service since then, if it goes on or has ended after it.

@@ -213,6 +213,7 @@ impl<'a> Words<'a> {
             Command::TrafficFailed { epoch } => {
                 format!("the traffic could not be moved (epoch {})", epoch.0)
             }
+            Command::LookAtSeats => "the Lease has other seats".into(),
             Command::SeenEpoch(epoch) => {
                 format!("epoch {} stands where the traffic is written", epoch.0)
             }
