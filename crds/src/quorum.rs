@@ -65,8 +65,8 @@ impl SeatsRecord {
     }
 
     /// The map that a status remembers, for a Lease made again (R9): requests stay requests.
-    pub fn from_status(status: &WitnessStatus, count: u8) -> Self {
-        let mut map = Self::empty(count);
+    pub fn from_status(status: &WitnessStatus) -> Self {
+        let mut map = Self::empty(status.seats.len() as u8);
         for (seat, occupant) in map.occupants.iter_mut().enumerate() {
             *occupant = status
                 .seats
@@ -129,11 +129,11 @@ mod tests {
     #[test]
     fn a_map_from_the_status_keeps_occupants_and_requests() {
         let status = WitnessStatus {
-            seats: vec!["uid-a".into(), String::new()],
+            seats: vec!["uid-a".into(), String::new(), String::new()],
             requested: vec![0],
             ..WitnessStatus::default()
         };
-        let map = SeatsRecord::from_status(&status, 3);
+        let map = SeatsRecord::from_status(&status);
         assert_eq!(map.occupants, [Some("uid-a".to_owned()), None, None]);
         assert_eq!(map.requested, [true, false, false]);
     }

@@ -56,6 +56,9 @@ pub enum ReportedRole {
     Standby,
 }
 
+/// The reason of a problem that another node may share unseen: serving on by `onQuorumLoss: Continue`.
+pub const WITHOUT_QUORUM: &str = "WithoutQuorum";
+
 /// The reason of a problem that takes nothing away yet: a path that the timing rules do not bear.
 pub const LINK_TOO_SLOW: &str = "LinkTooSlow";
 
@@ -63,7 +66,7 @@ pub const LINK_TOO_SLOW: &str = "LinkTooSlow";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// Stable, `CamelCase`: AsteriskCrashLoop, ConfigInvalid, TrafficFailed, ApiUnreachable, LinkTooSlow.
+    /// Stable, `CamelCase`: AsteriskCrashLoop, ConfigInvalid, TrafficFailed, ApiUnreachable, WithoutQuorum, LinkTooSlow.
     pub reason: String,
     /// What is wrong, naming the object, and what to change.
     pub message: String,

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use pbx_core::Role;
 use pbx_crds::ledger::Ledger;
-use pbx_crds::report::{LINK_TOO_SLOW, Problem, Report, ReportedRole};
+use pbx_crds::report::{LINK_TOO_SLOW, Problem, Report, ReportedRole, WITHOUT_QUORUM};
 use pbx_crds::status::{AsteriskState, AsteriskStatus, LinkState, LinkStatus};
 
 use crate::asterisk::supervisor::Phase;
@@ -93,6 +93,16 @@ fn asterisk_state(phase: Phase) -> AsteriskState {
     }
 }
 
+/// It serves by its own decision: the other nodes, or the API server, are out of its reach.
+pub fn without_quorum(view: &CoreView) -> Option<Problem> {
+    view.is_without_quorum.then(|| Problem {
+        reason: WITHOUT_QUORUM.into(),
+        message: "serving without a quorum, since failover.onQuorumLoss is Continue: another node may serve too; \
+                  mend the network between the nodes, or the way to the API server"
+            .into(),
+    })
+}
+
 /// Each link to each peer that was ever heard.
 fn links(checked: &Checked, view: &CoreView) -> Vec<LinkStatus> {
     peers_heard(checked, view)
@@ -143,8 +153,8 @@ fn peers_heard<'a>(
     view: &'a CoreView,
 ) -> impl Iterator<Item = (usize, &'a str)> {
     let own = usize::from(checked.settings.seat.0);
-    let nodes = checked.file.nodes.iter().enumerate();
+    let nodes = checked.names.iter().enumerate();
     nodes
         .filter(move |(seat, _)| *seat != own && view.is_peer_known[*seat])
-        .map(|(seat, node)| (seat, node.name.as_str()))
+        .map(|(seat, name)| (seat, name.as_str()))
 }

@@ -51,6 +51,8 @@ pub struct View {
     pub deadline: Option<BootTime>,
     /// It counts on the witness.
     pub holds_witness: bool,
+    /// It serves beyond what its votes carry (`onQuorumLoss: Continue`): another may serve too.
+    pub is_without_quorum: bool,
     /// It has lived on the witness alone for so long that it holds it for longer.
     pub is_alone: bool,
     /// The seat map that it goes by; `None`: not read yet.

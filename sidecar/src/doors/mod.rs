@@ -4,6 +4,7 @@
 //! (which node does what was asked for), [`http`].
 
 mod actions;
+mod ami;
 pub mod check;
 mod descriptors;
 pub mod http;

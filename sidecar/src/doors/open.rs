@@ -13,7 +13,7 @@ use pbx_doors::tls::Tls;
 use pbx_doors::token::Token;
 use tokio::net::TcpListener;
 
-use super::{Inputs, http, listen};
+use super::{Inputs, ami, http, listen};
 use crate::metrics::Metrics;
 
 /// Opens them; `routes` are given to those that peers reach too.
@@ -28,7 +28,8 @@ pub fn open(inputs: &Inputs, doorway: &Doorway, routes: &mut Routes) {
     });
     let droonga = doors.droonga.as_ref();
     let droonga = droonga.map(|door| open_droonga(inputs, doorway, door));
-    open_http(inputs, doorway, token, sysadm, droonga);
+    let ami = ami::open(inputs, doorway, routes);
+    open_http(inputs, doorway, token, (sysadm, droonga, ami));
 }
 
 fn open_sysadm(inputs: &Inputs, doorway: &Doorway, token: Token, door: &SysadmDoor) -> Sysadm {
@@ -74,8 +75,7 @@ fn open_http(
     inputs: &Inputs,
     doorway: &Doorway,
     token: Token,
-    sysadm: Option<Sysadm>,
-    droonga: Option<Droonga>,
+    (sysadm, droonga, ami): (Option<Sysadm>, Option<Droonga>, Option<axum::Router>),
 ) {
     let router = http::router(http::House {
         report: inputs.report.clone(),
@@ -85,6 +85,7 @@ fn open_http(
         token,
         sysadm,
         droonga,
+        ami,
     });
     let file = &inputs.checked.file;
     if let Some(listener) = bind("HTTP", file.http) {

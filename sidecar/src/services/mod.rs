@@ -34,7 +34,7 @@ use crate::kubernetes::lease::WitnessLease;
 use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
 use crate::recorder::entry::Mark;
-use crate::report::{Known, build_report, slow_link};
+use crate::report::{Known, build_report, slow_link, without_quorum};
 
 pub use self::actions::Jobs;
 pub use self::host::Host;
@@ -46,6 +46,8 @@ const IDLE: Duration = Duration::from_hours(1);
 pub enum Done {
     /// The API server answers, or does not.
     ApiReachable(bool),
+    /// The Lease has another seat map than the core.
+    SeatsDiffer,
     /// The slice as a watch or a read shows it.
     TrafficSeen(TrafficView),
     /// The supervisor's uncached read.
@@ -350,6 +352,7 @@ impl Services {
                     self.note_ledger();
                 }
             }
+            Done::SeatsDiffer => self.ask(&Input::Command(Command::LookAtSeats)),
             Done::MayLeave => self.ask(&Input::Command(Command::Leave)),
         }
     }
@@ -405,6 +408,7 @@ impl Services {
             .set(i64::from(view.role == Role::Active));
         self.metrics.epoch.set(view.epoch.cast_signed());
         let slow = slow_link(&self.checked, &view);
+        let alone = without_quorum(&view);
         let known = Known {
             view,
             phase: self.supervisor.phase(),
@@ -423,6 +427,7 @@ impl Services {
                 .as_ref()
                 .or(self.fault.as_ref())
                 .or_else(|| self.host.as_ref()?.problem())
+                .or(alone.as_ref())
                 .or(slow.as_ref()),
             ledger: self.history.ledger(),
         };

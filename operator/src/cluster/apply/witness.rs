@@ -31,14 +31,14 @@ impl Objects<'_> {
         let found: Option<PbxCluster> = self.get(name).await?;
         let status = found.and_then(|cluster| cluster.status).unwrap_or_default();
         let epoch = u64::try_from(status.epoch.unwrap_or(0)).unwrap_or(0);
-        let count = self.cluster.nodes;
         let Some(witness) = &status.witness else {
             self.write_empty_map().await?;
-            return Ok(QuorumRecord::first(count));
+            return Ok(QuorumRecord::first(self.cluster.nodes));
         };
+        // The number that the lost Lease had, or was about to get: the spec's may be another by now.
         Ok(QuorumRecord::created(
             epoch,
-            SeatsRecord::from_status(witness, count),
+            SeatsRecord::from_status(witness),
         ))
     }
 

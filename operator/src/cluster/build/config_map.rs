@@ -36,12 +36,16 @@ pub fn sidecar_yaml(cluster: &ValidatedCluster) -> String {
         .expect("a sidecar's file holds texts, numbers and lists only")
 }
 
-/// One hash over the user's files and the sidecars' file.
-pub fn combined_hash(user_hash: &str, sidecar_yaml: &str) -> String {
+/// One hash over the user's files and the sidecars' file. The number of nodes is no part of it: running sidecars learn it from the
+/// seat map, so another node comes or goes without replacing the others.
+pub fn combined_hash(user_hash: &str, cluster: &ValidatedCluster) -> String {
+    let mut config = sidecar_config(cluster);
+    config.nodes.clear();
+    let rest = serde_yaml::to_string(&config).expect("as the whole file");
     let mut hasher = Sha256::new();
     hasher.update(user_hash);
     hasher.update([0]);
-    hasher.update(sidecar_yaml);
+    hasher.update(rest);
     short_hex(&hasher.finalize())
 }
 

@@ -57,7 +57,7 @@ pub fn build(cluster: &ValidatedCluster) -> Resources {
     let sidecar_yaml = config_map::sidecar_yaml(cluster);
     let stateful_set = match &cluster.config {
         Config::Present { hash } => {
-            let hash = config_map::combined_hash(hash, &sidecar_yaml);
+            let hash = config_map::combined_hash(hash, cluster);
             Some(stateful_set::build(cluster, &hash))
         }
         Config::Missing => None,

@@ -1,6 +1,12 @@
 //! What the sidecar's shell, the guard, the kernel and the operator do in the world.
 
-use pbx_core::{ApiCall, BootTime, CallId, Condition, Effect, GuardEvent, Input, Message, Notice};
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use pbx_core::{
+    ApiCall, BootTime, CallId, Command, Condition, Effect, GuardEvent, Holder, Input, LeaseContent,
+    Message, Notice, Seats,
+};
 
 use pbx_guard::deadline::{Deadline, Verdict};
 
@@ -116,6 +122,7 @@ impl World {
             return;
         }
         self.at(self.now + 100 * MS, Event::ShellLooks { pod });
+        self.shell_compares_maps(pod);
         let p = &mut self.pods[pod];
         let is_api_reachable = p.api_cut_until <= self.now;
         let condition = Condition {
@@ -126,6 +133,21 @@ impl World {
         if condition != p.condition {
             p.condition = condition;
             self.tell_condition(pod);
+        }
+    }
+
+    /// Every five seconds it reads the Lease by itself.
+    fn shell_compares_maps(&mut self, pod: usize) {
+        let p = &self.pods[pod];
+        let is_due = self.now % (5 * SECOND) < 100 * MS && p.api_cut_until <= self.now;
+        let (Some(node), Some(lease)) = (&p.node, self.api.lease) else {
+            return;
+        };
+        let seats = node.view(p.clock.local(self.now)).seats;
+        let is_made_anew = lease.content.holder == Holder::Created;
+        let differs = |seats: Seats| is_made_anew || seats != lease.content.seats;
+        if is_due && seats.is_some_and(differs) {
+            self.input(pod, Input::Command(Command::LookAtSeats));
         }
     }
 
@@ -165,9 +187,17 @@ impl World {
 
     /// The kernel's timer: it asks nobody, whatever is paused.
     pub(super) fn kernel_kills(&mut self, pod: usize, timer: u64) {
-        if self.pods[pod].asterisk.timer == timer && self.pods[pod].asterisk.is_serving() {
-            self.kill_asterisk(pod);
+        let p = &self.pods[pod];
+        if p.asterisk.timer != timer || !p.asterisk.is_serving() {
+            return;
         }
+        let deadline = p.asterisk.deadline.expect("it serves");
+        let due_at = p.clock.world(deadline);
+        if due_at > self.now {
+            // The machine stood still in between, and its timer with it.
+            return self.at(due_at, Event::KernelKills { pod, timer });
+        }
+        self.kill_asterisk(pod);
     }
 
     pub(super) fn apply_call(&mut self, pod: usize, life: u32, id: CallId, call: &ApiCall) {
@@ -206,9 +236,14 @@ impl World {
     pub(super) fn operate(&mut self) {
         self.at(self.now + 500 * MS, Event::Operator);
         let Some(lease) = self.api.lease else { return };
-        self.status = lease.content.seats;
+        let (uid, version, _) = self.lease_watched;
+        if (uid, version) != (lease.uid, lease.version) {
+            self.lease_watched = (lease.uid, lease.version, self.now);
+        }
+        self.remember(&lease.content.seats);
+        self.resize(&lease.content);
         let patience = 2 * self.timing.quarantine().as_nanos() as u64;
-        for seat in 0..usize::from(self.nodes) {
+        for seat in 0..usize::from(lease.content.seats.count) {
             let Some(occupant) = lease.content.seats.occupants[seat] else {
                 continue;
             };
@@ -220,14 +255,67 @@ impl World {
             let is_gone = pod
                 .dead_since
                 .is_some_and(|since| self.now > since + patience);
-            if is_gone && lease.content.seats.requested[seat] {
+            let is_superfluous = seat >= usize::from(self.wanted_nodes);
+            if is_gone && (lease.content.seats.requested[seat] || is_superfluous) {
                 self.api.vacate(seat, occupant);
             }
         }
     }
 
+    /// A number that is about to be written stands in the status first.
+    fn remember(&mut self, seats: &Seats) {
+        let count = self.status.count;
+        self.status = *seats;
+        if count == self.wanted_nodes {
+            self.status.count = count;
+        }
+    }
+
+    /// The operator brings the number of seats to what is wanted (R13): over a free Lease, or when the last seat is empty.
+    fn resize(&mut self, content: &LeaseContent) {
+        let (count, wanted) = (content.seats.count, self.wanted_nodes);
+        let last = content.seats.count - 1;
+        let is_due = match wanted.cmp(&count) {
+            Ordering::Equal => return self.make_last_pod(last),
+            _ if self.resizes_early => true,
+            Ordering::Greater => {
+                content.holder == Holder::Nobody || self.is_hold_over(content.hold)
+            }
+            Ordering::Less => {
+                let is_empty = content.seats.occupants[usize::from(last)].is_none();
+                if self.is_inhabited(last) {
+                    self.roll(self.pod_in(last));
+                }
+                is_empty && !self.is_inhabited(last)
+            }
+        };
+        if !is_due {
+            return;
+        }
+        if self.status.count != wanted {
+            self.status.count = wanted;
+            return;
+        }
+        self.api.set_count(wanted);
+    }
+
+    /// R9: the operator has seen the Lease unchanged for longer than any holder counts it.
+    fn is_hold_over(&self, hold: Duration) -> bool {
+        let (.., since) = self.lease_watched;
+        let longest = self.timing.observed_hold(hold).as_nanos() as u64;
+        self.now - since > longest * 102 / 100
+    }
+
+    /// As the StatefulSet does once it has one pod more.
+    fn make_last_pod(&mut self, seat: u8) {
+        if self.has_resized && !self.is_inhabited(seat) {
+            let at = self.now + self.random.between(100 * MS, 2 * SECOND);
+            self.at(at, Event::NewPod { seat });
+        }
+    }
+
     /// From the copy in the status, which may be older than what was lost.
-    pub(super) fn new_lease(&mut self) {
+    pub fn new_lease(&mut self) {
         if self.api.lease.is_none() {
             self.departures += 1;
             self.api.create(self.status, self.timing.witness_hold_alone);
