@@ -13,14 +13,14 @@ use pbx_tests::cluster::wait_until;
 use pbx_tests::progress::output_of;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn unmodified_clients_see_a_switchover_and_a_failover() {
     let hosts = BareHosts::start("doors", 3).unwrap();
     let first = hosts.wait_whole(PATIENCE).unwrap();
     let watcher = hosts_other_than(&hosts, first)[0];
-    let sysadm = start_sysadm(&hosts, watcher, "sysadm", 12);
+    let sysadm = start_sysadm(&hosts, watcher, "sysadm", 40);
     let events = start_events(&hosts, watcher);
     reports_of_peers_are_known(&hosts, watcher);
 
