@@ -238,7 +238,19 @@ fn prepare(folder: &Path, rootfs: &Path) -> Result<()> {
     crate::tools::make_executable(&agi)?;
     write(&folder.join("secret"), SECRET)?;
     let mut certify = Command::new("openssl");
-    certify.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=hub", "-days", "2"]);
+    certify.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        "/CN=hub",
+        "-days",
+        "2",
+    ]);
     certify.arg("-keyout").arg(folder.join("key.pem"));
     output_of(certify.arg("-out").arg(folder.join("certificate.pem")))?;
     write(&folder.join("hub.yaml"), &hub_config(folder))

@@ -41,13 +41,25 @@ fn clients_of_the_hub_stay_and_reach_the_new_active() {
         address: std::net::SocketAddrV4::new(hosts.host(standby).address, 5038),
         ..HUB
     };
-    let connect = || run_in(&hosts.host(standby).path(), || Client::connect_with(door, "system"));
+    let connect = || {
+        run_in(&hosts.host(standby).path(), || {
+            Client::connect_with(door, "system")
+        })
+    };
     let mut client = connect().unwrap().unwrap();
     // It is the active's Asterisk that answers on the standby's hub.
-    ok(&mut client, "DBPut", &[("Family", "hub"), ("Key", "node"), ("Val", "first")]);
+    ok(
+        &mut client,
+        "DBPut",
+        &[("Family", "hub"), ("Key", "node"), ("Val", "first")],
+    );
     hosts.kill_asterisk(first).unwrap();
-    client.wait_event(&["Event: PbxHaAsterisk", "Status: Lost"]).unwrap();
-    let asked = client.ask("DBGet", &[("Family", "hub"), ("Key", "node")]).unwrap();
+    client
+        .wait_event(&["Event: PbxHaAsterisk", "Status: Lost"])
+        .unwrap();
+    let asked = client
+        .ask("DBGet", &[("Family", "hub"), ("Key", "node")])
+        .unwrap();
     assert!(asked.contains("Database entry not found"), "{asked}");
     let second = hosts.wait_whole(PATIENCE).unwrap();
     assert_ne!(first, second);
@@ -332,9 +344,15 @@ fn tls_and_the_unix_socket_lead_to_the_same_hub(stand: &Stand) {
     );
     let mut tls = stand.command("openssl");
     tls.args(["s_client", "-quiet", "-connect", &TLS.to_string()]);
-    tls.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    tls.stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut tls = tls.spawn().unwrap();
-    tls.stdin.as_mut().unwrap().write_all(dialogue.as_bytes()).unwrap();
+    tls.stdin
+        .as_mut()
+        .unwrap()
+        .write_all(dialogue.as_bytes())
+        .unwrap();
     read_pong(tls.stdout.take().unwrap());
     tls.kill().unwrap();
     tls.wait().unwrap();
