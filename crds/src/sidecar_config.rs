@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{FailoverSpec, PortSpec, Protocol, TrunkPolicy};
 use crate::names;
+use crate::sidecar_doors::DoorsConfig;
 
 /// Everything a sidecar is told. Unknown fields are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct SidecarConfig {
     /// Where HTTP is served.
     #[serde(default = "default_http")]
     pub http: SocketAddr,
+    /// Interfaces for clients.
+    #[serde(default)]
+    pub doors: DoorsConfig,
     /// Asterisk and its guard.
     pub asterisk: AsteriskConfig,
     /// The folder of the record: on tmpfs, and kept across a restart of the sidecar.

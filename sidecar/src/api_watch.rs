@@ -156,7 +156,9 @@ async fn look_for_peers(
 }
 
 fn silent_peers(checked: &Checked, view: &CoreView) -> Vec<Seat> {
-    let count = view.seats.map_or(checked.settings.nodes, |seats| seats.count);
+    let count = view
+        .seats
+        .map_or(checked.settings.nodes, |seats| seats.count);
     let has_address = |seat: usize| {
         let node = checked.file.nodes.get(seat);
         node.is_some_and(|node| node.address.is_some())

@@ -20,6 +20,7 @@ use crate::config::{self, Checked};
 use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order, first_state, found};
 use crate::host::gate::FenceGate;
 use crate::metrics::Metrics;
+use crate::peer::network::Addresses;
 use crate::peer::network::Arrival;
 use crate::peer::seal::MAX_DATAGRAM_BYTES;
 use crate::peer::{LinkViews, Network, Payload};
@@ -90,6 +91,8 @@ pub struct CoreView {
     pub links: LinkViews,
     /// The seat map that the core goes by; none before it sits in its seat.
     pub seats: Option<Seats>,
+    /// Where each peer was heard last, by link.
+    pub addresses: Addresses,
 }
 
 /// The ends of the queues that the loop holds.
@@ -372,7 +375,10 @@ impl Daemon {
 
     fn publish(&self, now: BootTime) {
         let links = self.network.views(now);
-        let view = core_view(&self.node.view(now), now, self.warntime, links);
+        let view = CoreView {
+            addresses: self.network.addresses(),
+            ..core_view(&self.node.view(now), now, self.warntime, links)
+        };
         self.channels.view.send_if_modified(|known| {
             let is_new = *known != view;
             *known = view;
@@ -394,6 +400,7 @@ pub fn view_before_start() -> CoreView {
         is_peer_known: [false; pbx_core::MAX_NODES],
         links: LinkViews::default(),
         seats: None,
+        addresses: Addresses::default(),
     }
 }
 
@@ -412,6 +419,7 @@ fn core_view(view: &View, now: BootTime, warntime: Duration, links: LinkViews) -
         is_peer_known: view.peers.map(|peer| peer.heard_at.is_some()),
         links,
         seats: view.seats,
+        addresses: Addresses::default(),
     }
 }
 

@@ -39,6 +39,10 @@ pub enum Goal {
     Median(f64),
     /// The largest is at most this.
     Max(f64),
+    /// The median is at least this.
+    AtLeast(f64),
+    /// It is told, not judged.
+    None,
 }
 
 impl Figure {
@@ -61,6 +65,8 @@ impl Figure {
         let is_within = match goal {
             Goal::Median(most) => median <= most,
             Goal::Max(most) => max <= most,
+            Goal::AtLeast(least) => median >= least,
+            Goal::None => true,
         };
         Self {
             name: name.into(),
@@ -85,8 +91,11 @@ pub fn markdown_table(figures: &[Figure]) -> String {
         let goal = match figure.goal {
             Goal::Median(most) => format!("median ≤ {most} {}", figure.unit),
             Goal::Max(most) => format!("≤ {most} {}", figure.unit),
+            Goal::AtLeast(least) => format!("median ≥ {least} {}", figure.unit),
+            Goal::None => "-".to_owned(),
         };
         let met = match (figure.met, figure.failed_runs.len()) {
+            (true, _) if figure.goal == Goal::None => "-".to_owned(),
             (true, _) => "yes".to_owned(),
             (false, 0) => "no".to_owned(),
             (false, failed) => format!("no ({failed} failed runs)"),

@@ -1,7 +1,7 @@
 //! What holds after every step. A broken one ends the sidecar: the guard starts it again, with its record.
 
-use crate::node::Node;
 use crate::OnQuorumLoss;
+use crate::node::Node;
 use crate::rule::all_hold;
 
 impl Node {

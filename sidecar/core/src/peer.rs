@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
 use crate::rivals::Claim;
-use crate::{
-    Body, BootTime, Effect, Incarnation, Message, Occupant, PeerCondition, Refusal, Seat,
-};
+use crate::{Body, BootTime, Effect, Incarnation, Message, Occupant, PeerCondition, Refusal, Seat};
 
 /// A peer, by seat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

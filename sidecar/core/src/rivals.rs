@@ -15,7 +15,9 @@ use crate::asterisk::AfterStop;
 use crate::bid::Vacancy;
 use crate::node::Node;
 use crate::rule::{Rule, holds};
-use crate::{BootTime, Cause, Effect, Epoch, Holder, LeaseContent, Message, Notice, OnQuorumLoss, Seat};
+use crate::{
+    BootTime, Cause, Effect, Epoch, Holder, LeaseContent, Message, Notice, OnQuorumLoss, Seat,
+};
 
 /// What a rival's message says beside its epoch.
 #[derive(Clone, Copy)]
@@ -92,8 +94,7 @@ impl Node {
     /// Both know both: exactly one of them is outranked.
     fn is_outranked_by(&self, seat: Seat, epoch: Epoch) -> bool {
         let own = self.settings.seat;
-        self.bid
-            .is_some_and(|bid| (epoch, own) > (bid.epoch, seat))
+        self.bid.is_some_and(|bid| (epoch, own) > (bid.epoch, seat))
     }
 
     fn void_vote(&mut self, now: BootTime, seat: Seat) {

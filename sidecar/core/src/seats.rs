@@ -10,7 +10,8 @@ use crate::observation::Observation;
 use crate::peer::Peer;
 use crate::rule::{Rule, holds};
 use crate::{
-    BootTime, Effect, Holder, LeaseContent, MAX_NODES, Notice, Occupant, Record, Seat, Seats, Settings,
+    BootTime, Effect, Holder, LeaseContent, MAX_NODES, Notice, Occupant, Record, Seat, Seats,
+    Settings,
 };
 
 /// The seat map as this node goes by it.

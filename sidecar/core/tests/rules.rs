@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pbx_core::{
     ApiAnswer, ApiCall, Body, BootTime, Cause, Command, Condition, Effect, Epoch, FoundAtStart,
-    GuardEvent, Holder, Incarnation, Input, LeaseContent, LeaseView, Notice, Occupant, Refusal, Role, Seat,
-    Suppression, Timing,
+    GuardEvent, Holder, Incarnation, Input, LeaseContent, LeaseView, Notice, Occupant, Refusal,
+    Role, Seat, Suppression, Timing,
 };
 use pbx_model::desk::{Desk, record, seats};
 use pbx_model::world::faults::Fault;

@@ -247,7 +247,8 @@ fn r13_a_lease_made_anew_in_the_midst_of_growing_lets_nobody_new_vote_at_once() 
     let mut world = World::new(2, 5);
     world.run_for(20_000);
     world.inflict(Fault::Resize { nodes: 3 });
-    world.run_until_that(5_000, |world| world.status.count == 3)
+    world
+        .run_until_that(5_000, |world| world.status.count == 3)
         .expect("remembered first");
     world.api.lease = None;
     world.new_lease();

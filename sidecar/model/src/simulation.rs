@@ -252,7 +252,10 @@ fn check_count(world: &World) -> Result<(), Failure> {
     let wanted = world.wanted_nodes;
     let in_lease = world.api.lease.map(|lease| lease.content.seats.count);
     let is_followed = |pod: &Pod| {
-        let seats = pod.node.as_ref().map(|node| node.view(pod.clock.local(world.now)).seats);
+        let seats = pod
+            .node
+            .as_ref()
+            .map(|node| node.view(pod.clock.local(world.now)).seats);
         seats.is_none_or(|seats| seats.is_some_and(|seats| seats.count == wanted))
     };
     let are_there = (0..wanted).all(|seat| world.is_inhabited(seat));

@@ -4,8 +4,8 @@
 //! a digest of the sender's ledger, so that peers notice when they know different histories, and what measures the link.
 
 use pbx_core::{
-    Body, BootTime, Cause, Epoch, Incarnation, MAX_NODES, Message, Occupant, PeerCondition, Refusal,
-    Seat,
+    Body, BootTime, Cause, Epoch, Incarnation, MAX_NODES, Message, Occupant, PeerCondition,
+    Refusal, Seat,
 };
 use thiserror::Error;
 

@@ -1,9 +1,11 @@
 //! Everything that may wait, on one thread beside the core's: API calls, traffic, Asterisk's boot and trunks, history, report.
 //!
-//! Reading order: this file (state, loop, dispatch), [`pbx`] (Asterisk), [`traffic`] (the EndpointSlice), [`host`] (floating addresses).
+//! Reading order: this file (state, loop, dispatch), [`pbx`] (Asterisk), [`traffic`] (the EndpointSlice), [`host`] (floating addresses),
+//! [`actions`] (what doors ask for).
 //!
 //! One owner of all state: events come in through one bounded queue, what takes time is a task that ends in an event.
 
+mod actions;
 mod host;
 mod pbx;
 mod traffic;
@@ -34,6 +36,7 @@ use crate::metrics::{Metrics, Reason};
 use crate::recorder::entry::Mark;
 use crate::report::{Known, build_report, slow_link, without_quorum};
 
+pub use self::actions::Jobs;
 pub use self::host::Host;
 
 /// Nothing is due: the loop waits for events.
@@ -100,6 +103,7 @@ pub struct Services {
     objects: Option<Objects>,
     host: Option<Host>,
     channels: Channels,
+    jobs: Jobs,
     metrics: Metrics,
     done: mpsc::Sender<Done>,
     history: History,
@@ -129,6 +133,7 @@ impl Services {
         objects: Option<Objects>,
         host: Option<Host>,
         channels: Channels,
+        jobs: Jobs,
         metrics: Metrics,
         history: History,
     ) -> (Self, mpsc::Receiver<Done>) {
@@ -142,6 +147,7 @@ impl Services {
             objects,
             host,
             channels,
+            jobs,
             metrics,
             done,
             history,
@@ -178,10 +184,9 @@ impl Services {
         mut terminate: tokio::signal::unix::Signal,
     ) {
         loop {
-            let wait = self
-                .supervisor
-                .next_deadline()
-                .map_or(IDLE, |due| due.since(now()));
+            let due = [self.supervisor.next_deadline(), self.jobs.next_deadline()];
+            let due = due.into_iter().flatten().min();
+            let wait = due.map_or(IDLE, |due| due.since(now()));
             tokio::select! {
                 // A notice before the view that it explains: one report tells both.
                 biased;
@@ -191,6 +196,7 @@ impl Services {
                 },
                 Some(done) = done.recv() => self.on_done(done),
                 event = host::next_event(&mut self.host) => self.on_host(event),
+                request = self.jobs.next_request() => self.on_request(request),
                 changed = self.channels.view.changed() => if changed.is_err() { return },
                 _ = terminate.recv() => {
                     self.is_signalled = true;
@@ -203,6 +209,7 @@ impl Services {
                 return;
             }
             self.tend_asterisk();
+            self.tend_job();
             self.tell_condition();
             self.publish();
         }
@@ -281,7 +288,8 @@ impl Services {
                 self.history.on_restarted_in_place();
                 self.note_ledger();
             }
-            Notice::SwitchoverRefused { .. } => {
+            Notice::SwitchoverRefused { reason } => {
+                self.on_switchover_refused(reason);
                 self.history.on_suppressed();
                 self.note_ledger();
             }

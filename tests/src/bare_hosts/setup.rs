@@ -12,6 +12,7 @@ use pbx_crds::sidecar_config::{
     AsteriskConfig, FenceConfig, HeartbeatConfig, LinkAddress, NetworkConfig, PeerConfig,
     SidecarConfig, VipConfig,
 };
+use pbx_crds::sidecar_doors::{AmiDoor, DoorsConfig, DroongaDoor, SysadmDoor};
 
 use super::{BareHosts, VIP, VIP6, name_of, write};
 use crate::netns::HOST_LINK;
@@ -19,18 +20,25 @@ use crate::progress::output_of;
 
 /// Where an Asterisk without a floating address listens.
 const ANY: &str = "0.0.0.0";
+/// Of the AMI hub.
+const AMI_PORT: u16 = 5038;
+const AMI_USERS: &str = "- {name: desk, secret: s3cret, read: all, write: all}\n";
 const KEY: [u8; 32] = [0x5a; 32];
+/// What the doors of each host ask for.
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 impl BareHosts {
     pub(super) fn prepare(&self, index: usize) -> Result<()> {
         let home = self.home(index);
-        for part in ["root", "upper", "work", "config", "record", "user"] {
+        for part in ["root", "upper", "work", "config", "record", "user", "spool"] {
             let path = home.join(part);
             fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         }
         mount_root(&home, &self.rootfs)?;
         write(&home.join("user/pjsip.conf"), self.pjsip().as_bytes())?;
+        write(&home.join("ami-users.yaml"), AMI_USERS.as_bytes())?;
         write(&home.join("key"), &KEY)?;
+        write(&home.join("token"), TOKEN.as_bytes())?;
         let settings = serde_yaml::to_string(&self.settings(index, &home))
             .context("write the sidecar's file")?;
         write(&home.join("sidecar.yaml"), settings.as_bytes())?;
@@ -124,6 +132,7 @@ impl BareHosts {
             },
             failover: self.settings.failover.clone(),
             http: SocketAddr::from((any, HTTP_PORT)),
+            doors: doors(home),
             asterisk: AsteriskConfig {
                 guard_socket: home.join("guard.sock"),
                 defaults_dir: self.rootfs.join("etc/asterisk"),
@@ -153,6 +162,22 @@ impl BareHosts {
                 vec![link("wan", at(cable.address)), link("lan", first)]
             }),
         }
+    }
+}
+
+/// All that need nothing but a token.
+fn doors(home: &Path) -> DoorsConfig {
+    DoorsConfig {
+        token_file: Some(home.join("token")),
+        sysadm: Some(SysadmDoor::default()),
+        droonga: Some(DroongaDoor::default()),
+        ami: Some(AmiDoor {
+            listen: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, AMI_PORT))),
+            users_file: Some(home.join("ami-users.yaml")),
+            spool_dir: Some(home.join("spool")),
+            ..AmiDoor::default()
+        }),
+        ..DoorsConfig::default()
     }
 }
 

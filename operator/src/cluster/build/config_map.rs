@@ -11,7 +11,7 @@ use pbx_crds::sidecar_config::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{ValidatedCluster, metadata};
+use super::{ValidatedCluster, doors, metadata};
 use crate::cluster::dereference::short_hex;
 
 /// Entry of the ConfigMap, and name of the file in the pod.
@@ -75,6 +75,7 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
         },
         failover: cluster.failover.clone(),
         http: ([0, 0, 0, 0], names::HTTP_PORT).into(),
+        doors: doors::config(&cluster.doors),
         asterisk: AsteriskConfig {
             guard_socket: "/run/pbx-ha/guard.sock".into(),
             defaults_dir: "/run/pbx-ha/defaults".into(),
@@ -83,11 +84,11 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
             trunks: cluster.trunks,
         },
         record_dir: "/run/pbx-ha/record".into(),
-        network: None,
+        network: cluster.floating.clone(),
         kubernetes: Some(KubernetesConfig {
             namespace: cluster.namespace.clone(),
             lease: names::lease(&cluster.name),
-            endpoint_slice: Some(EndpointSliceConfig {
+            endpoint_slice: cluster.floating.is_none().then(|| EndpointSliceConfig {
                 name: names::endpoint_slice(&cluster.name),
                 ports: with_target_ports(&cluster.service.ports),
             }),

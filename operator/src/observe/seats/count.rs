@@ -148,7 +148,8 @@ mod tests {
             assert!(next_step(&record, &status(2), &wanting(3), long).is_some());
         }
         let free = record(HolderRecord::Nobody, &["a", "b"]);
-        let Some(SeatStep::Remember(first)) = next_step(&free, &status(2), &wanting(3), SHORT) else {
+        let Some(SeatStep::Remember(first)) = next_step(&free, &status(2), &wanting(3), SHORT)
+        else {
             panic!("the status comes first");
         };
         assert_eq!((first.seats.len(), first.node_names.len()), (3, 3));

@@ -37,8 +37,7 @@ impl Scenario {
         pod.orders.clear();
         pod.said.clear();
         let used = state.used;
-        let lives =
-            used.crashes + used.restarts + used.amnesias + used.replacements + used.resizes;
+        let lives = used.crashes + used.restarts + used.amnesias + used.replacements + used.resizes;
         let start = Start {
             now: NOW,
             incarnation: Incarnation(10 + u64::from(lives)),

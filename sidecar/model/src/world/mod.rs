@@ -14,8 +14,8 @@
 pub mod api;
 pub mod event;
 pub mod faults;
-pub mod pod;
 mod operator;
+pub mod pod;
 pub mod random;
 mod serving;
 mod shell;
@@ -25,8 +25,8 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use pbx_core::{
-    BootTime, Condition, Effect, FoundAtStart, Incarnation, Input, MAX_NODES, Node, Notice, Occupant, OnQuorumLoss, Seat, Seats,
-    Settings, Start, Timing,
+    BootTime, Condition, Effect, FoundAtStart, Incarnation, Input, MAX_NODES, Node, Notice,
+    Occupant, OnQuorumLoss, Seat, Seats, Settings, Start, Timing,
 };
 
 use api::Api;

@@ -56,7 +56,9 @@ impl World {
         let is_due = match wanted.cmp(&count) {
             Ordering::Equal => return self.make_last_pod(last),
             _ if self.resizes_early => true,
-            Ordering::Greater => content.holder == Holder::Nobody || self.is_hold_over(content.hold),
+            Ordering::Greater => {
+                content.holder == Holder::Nobody || self.is_hold_over(content.hold)
+            }
             Ordering::Less => {
                 let is_empty = content.seats.occupants[usize::from(last)].is_none();
                 if self.is_inhabited(last) {

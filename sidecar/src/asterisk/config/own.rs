@@ -18,8 +18,8 @@ use super::tree::{Kind, Tree};
 
 /// The AMI user of the sidecar.
 pub const AMI_USER: &str = "pbx-ha";
-/// Where Asterisk listens for it, on loopback.
-pub const AMI_PORT: u16 = 5038;
+/// Where Asterisk listens for it, on loopback. Not AMI's usual port, which is the hub's, on every address of the node.
+pub const AMI_PORT: u16 = 15038;
 
 /// SIP, its OPTIONS and its registrations: what the sidecar asks Asterisk for. With `autoload =
 /// no`, Asterisk 22 does not load what a module depends on (its symbols are then missing), so that
@@ -266,7 +266,7 @@ mod tests {
         for (name, value) in [
             ("enabled", "yes"),
             ("bindaddr", "127.0.0.1"),
-            ("port", "5038"),
+            ("port", "15038"),
             ("debug", "on"),
         ] {
             assert_eq!(
