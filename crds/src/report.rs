@@ -20,6 +20,9 @@ pub struct Report {
     pub detail: String,
     /// Since when it has this role.
     pub since: Time,
+    /// When its sidecar began; a sidecar of an earlier version does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
     /// The highest epoch it has seen; of an active, the epoch it serves under.
     pub epoch: i64,
     /// The node it takes for active.

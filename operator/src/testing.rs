@@ -137,6 +137,7 @@ pub fn report(name: &str) -> NodeReport {
         },
         detail: if is_active { "Serving" } else { "Ready" }.into(),
         since: Time(ago(600)),
+        started_at: None,
         epoch: 4,
         active: Some("office-0".into()),
         ready: true,

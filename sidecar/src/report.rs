@@ -49,6 +49,9 @@ pub fn build_report(checked: &Checked, known: &Known<'_>, before: Option<&Report
         role,
         detail: detail(known).into(),
         since,
+        started_at: before
+            .and_then(|before| before.started_at.clone())
+            .or_else(|| Some(Time(Timestamp::now()))),
         epoch: known.view.epoch.cast_signed(),
         active: known.view.active.map(|seat| checked.name_of(seat)),
         ready: known.is_ready && is_voting(known.view.role),

@@ -15,6 +15,7 @@ pub mod failover;
 pub mod http;
 pub mod images;
 pub mod kube_build;
+pub mod linux_ha;
 pub mod measure;
 pub mod netns;
 pub mod office;

@@ -12,7 +12,9 @@ use pbx_crds::sidecar_config::{
     AsteriskConfig, FenceConfig, HeartbeatConfig, LinkAddress, NetworkConfig, PeerConfig,
     SidecarConfig, VipConfig,
 };
-use pbx_crds::sidecar_doors::{AmiDoor, DoorsConfig, DroongaDoor, SysadmDoor};
+use pbx_crds::sidecar_doors::{
+    AmiDoor, DoorsConfig, DroongaDoor, HaastDoor, HeartbeatDoor, SysadmDoor,
+};
 
 use super::{BareHosts, VIP, VIP6, name_of, write};
 use crate::netns::HOST_LINK;
@@ -24,6 +26,8 @@ const ANY: &str = "0.0.0.0";
 const AMI_PORT: u16 = 5038;
 const AMI_USERS: &str = "- {name: desk, secret: s3cret, read: all, write: all}\n";
 const KEY: [u8; 32] = [0x5a; 32];
+/// HAAst's socket in a host's home.
+pub(super) const HAAST_SOCKET: &str = "haast.sock";
 /// What the doors of each host ask for.
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -169,6 +173,14 @@ impl BareHosts {
 fn doors(home: &Path) -> DoorsConfig {
     DoorsConfig {
         token_file: Some(home.join("token")),
+        haast: Some(HaastDoor {
+            socket: Some(home.join(HAAST_SOCKET)),
+            listen: None,
+        }),
+        heartbeat: Some(HeartbeatDoor {
+            socket: home.join("heartbeat/register"),
+            apiauth: Vec::new(),
+        }),
         sysadm: Some(SysadmDoor::default()),
         droonga: Some(DroongaDoor::default()),
         ami: Some(AmiDoor {
