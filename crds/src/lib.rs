@@ -4,6 +4,8 @@
 //! - [`status`]: its status, printed by `kubectl get pbx`.
 //! - [`cause`]: the stable reasons of a change of roles.
 //! - [`duration`] and [`timing`]: durations as Kubernetes writes them, and the rules between them.
+//! - [`health`]: sensors, thresholds and levels.
+//! - [`switchover`]: planned moves, drills, hooks.
 //! - [`ledger`]: history and counts, merged by epoch so that nothing is counted twice.
 //! - [`quorum`]: what stands in the witness Lease.
 //! - [`report`]: what a sidecar tells the operator and its peers.
@@ -19,12 +21,14 @@
 pub mod cause;
 pub mod cluster;
 pub mod duration;
+pub mod health;
 pub mod ledger;
 pub mod names;
 pub mod quorum;
 pub mod report;
 pub mod sidecar_config;
 pub mod status;
+pub mod switchover;
 pub mod timing;
 
 pub use cause::Cause;

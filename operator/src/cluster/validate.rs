@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
-use pbx_crds::cluster::{FailoverSpec, PullPolicy, ServiceSpec, TrunkPolicy};
+use pbx_crds::cluster::{FailoverSpec, PullPolicy, ServiceSpec, StandbyMode, TrunkPolicy};
 use pbx_crds::{PbxCluster, names, timing};
 
 use super::dereference::{ConfigFound, Dereferenced};
@@ -47,6 +47,8 @@ pub struct ValidatedCluster {
     pub config: Config,
     /// Outbound registrations.
     pub trunks: TrunkPolicy,
+    /// Whether a standby's Asterisk runs.
+    pub standby: StandbyMode,
     /// Of the Asterisk container.
     pub resources: Option<ResourceRequirements>,
     /// Placement.
@@ -174,6 +176,7 @@ pub fn validate(
             ConfigFound::Hash(hash) => Config::Present { hash: hash.clone() },
         },
         trunks: asterisk.trunks,
+        standby: asterisk.standby,
         resources: asterisk.resources,
         node_selector: asterisk.node_selector,
         tolerations: asterisk.tolerations,

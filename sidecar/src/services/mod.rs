@@ -4,8 +4,12 @@
 //!
 //! One owner of all state: events come in through one bounded queue, what takes time is a task that ends in an event.
 
+mod health;
 mod host;
+mod moves;
 mod pbx;
+mod reload;
+mod settings;
 mod traffic;
 
 use std::sync::Arc;
@@ -15,25 +19,38 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use pbx_core::{ApiCall, BootTime, CallId, Command, Condition, Epoch, Input, Notice, Role};
+use pbx_core::{
+    ApiCall, BootTime, CallId, Cause, Command, Condition, Epoch, Input, Notice, Role, Seat,
+};
+use pbx_crds::cluster::StandbyMode;
+use pbx_crds::health::HealthStatus;
 use pbx_crds::ledger::Ledger;
 use pbx_crds::report::{Problem, Report};
+use pbx_crds::switchover::{HookEvent, LiveSettings, SwitchoverStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::api_watch;
+use crate::asterisk::config::ConfigError;
+use crate::asterisk::reload::{Rollover, TELL_INTERVAL};
 use crate::asterisk::supervisor::{Phase, Supervisor};
-use crate::asterisk::{Booted, Configured};
+use crate::asterisk::{Booted, Configured, files};
 use crate::config::Checked;
 use crate::daemon::{CoreView, FromCore, ToCore};
-use crate::history::{History, Promotion};
+use crate::drills::Schedule;
+use crate::health::Reading;
+use crate::history::{History, Promotion, crd_cause};
+use crate::hooks::Hooks;
 use crate::kubernetes::KubeError;
 use crate::kubernetes::lease::WitnessLease;
+use crate::kubernetes::resource::Wanted;
 use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
 use crate::recorder::entry::Mark;
 use crate::report::{Known, build_report, slow_link};
+use crate::switchover::Desk;
 
+use self::health::Health;
 pub use self::host::Host;
 
 /// Nothing is due: the loop waits for events.
@@ -59,6 +76,18 @@ pub enum Done {
     History(Ledger),
     /// Trunks are unregistered: the node may leave.
     MayLeave,
+    /// A sensor was read.
+    Sensor(String, Reading),
+    /// Trunks are unregistered for a planned move.
+    Unregistered,
+    /// So many calls are left here.
+    Calls(u32),
+    /// What people want of the running cluster.
+    Wanted(Box<Wanted>),
+    /// The user's files have changed: what was built of them.
+    Files(Box<Result<Configured, ConfigError>>),
+    /// Asterisk has read its files again; or why not.
+    Reloaded(Option<String>),
 }
 
 /// The cluster's objects.
@@ -118,6 +147,27 @@ pub struct Services {
     is_signalled: bool,
     crash: Option<Problem>,
     fault: Option<Problem>,
+    /// What may change while this runs.
+    live: LiveSettings,
+    /// The annotation that asks for a move, as last seen; none before the resource was read.
+    seen_request: Option<Option<String>>,
+    /// A person lets this node take over until then.
+    may_take_over_until: moves::Word,
+    health: Health,
+    hooks: Hooks,
+    desk: Desk,
+    /// What was told of the present move, and when its number of calls was.
+    told_move: Option<(SwitchoverStatus, BootTime)>,
+    schedule: Option<Schedule>,
+    schedule_problem: Option<Problem>,
+    rollover: Rollover,
+    /// What was built of the files that changed last.
+    candidate: Option<Configured>,
+    /// What ran before the candidate that is being tried or applied.
+    before_candidate: Option<Configured>,
+    is_reloading: bool,
+    config_problem: Option<Problem>,
+    told_config_at: Option<BootTime>,
 }
 
 impl Services {
@@ -134,8 +184,25 @@ impl Services {
         let needs_traffic_read = objects
             .as_ref()
             .is_some_and(|objects| objects.traffic.is_some());
-        let services = Self {
-            supervisor: Supervisor::new(needs_traffic_read),
+        let live = checked.file.live_settings();
+        let is_cold = checked.file.asterisk.standby == StandbyMode::Cold;
+        let mut services = Self {
+            supervisor: Supervisor::new(needs_traffic_read, is_cold),
+            health: Health::start(&live.health, &checked, &metrics, &done),
+            hooks: Hooks::start(live.hooks.clone(), metrics.clone()),
+            live,
+            seen_request: None,
+            may_take_over_until: None,
+            desk: Desk::default(),
+            told_move: None,
+            schedule: None,
+            schedule_problem: None,
+            rollover: Rollover::default(),
+            candidate: None,
+            before_candidate: None,
+            is_reloading: false,
+            config_problem: None,
+            told_config_at: None,
             checked,
             objects,
             host,
@@ -157,6 +224,11 @@ impl Services {
             fault: None,
         };
         services.note_ledger();
+        services.apply_schedule();
+        spawn_local(files::watch(
+            services.checked.file.asterisk.clone(),
+            services.done.clone(),
+        ));
         if let Some(objects) = &services.objects {
             api_watch::spawn(
                 objects.clone(),
@@ -176,10 +248,7 @@ impl Services {
         mut terminate: tokio::signal::unix::Signal,
     ) {
         loop {
-            let wait = self
-                .supervisor
-                .next_deadline()
-                .map_or(IDLE, |due| due.since(now()));
+            let wait = self.next_wait();
             tokio::select! {
                 // A notice before the view that it explains: one report tells both.
                 biased;
@@ -201,6 +270,9 @@ impl Services {
                 return;
             }
             self.tend_asterisk();
+            self.tend_health();
+            self.tend_moves();
+            self.tend_reload();
             self.tell_condition();
             self.publish();
         }
@@ -211,8 +283,9 @@ impl Services {
             FromCore::Call(id, call) => self.call_api(id, call),
             FromCore::Notice(notice) => self.on_notice(notice),
             FromCore::Guard(note) => self.on_guard(note),
+            FromCore::Close => self.close_asterisk(),
             FromCore::Ledger(part) => {
-                if self.history.on_part(&part) {
+                if !self.on_told(&part) && self.history.on_part(&part) {
                     self.note_ledger();
                 }
             }
@@ -264,25 +337,28 @@ impl Services {
                 };
                 let from = from.map(|seat| self.checked.name_of(seat));
                 self.history
-                    .on_promoted(Time(Timestamp::now()), from, promotion);
+                    .on_promoted(Time(Timestamp::now()), from.clone(), promotion);
                 self.note_ledger();
                 self.on_active(epoch);
+                self.tell_promotion(cause, from);
             }
             Notice::Resumed { epoch } => self.on_active(epoch),
             Notice::EpochRaised { epoch } => self.active_epoch = self.active_epoch.map(|_| epoch),
-            Notice::Demoted { .. } => {
+            Notice::Demoted { cause, .. } => {
                 self.active_epoch = None;
+                self.desk.on_demoted();
+                self.note_moved_for_health();
+                self.tell_role();
+                self.tell_hooks(HookEvent::Demote, Some(crd_cause(cause).to_string()), None);
                 self.silence_addresses();
                 self.supervisor.on_role(false);
             }
-            Notice::RestartedInPlace { .. } => {
+            Notice::RestartedInPlace { reason, .. } => {
+                self.note_restarted(moves::suppression_reason(reason));
                 self.history.on_restarted_in_place();
                 self.note_ledger();
             }
-            Notice::SwitchoverRefused { .. } => {
-                self.history.on_suppressed();
-                self.note_ledger();
-            }
+            Notice::SwitchoverRefused { reason } => self.on_refused(reason),
             Notice::SeatsChanged => {}
             Notice::Left => {
                 self.end = End::Left;
@@ -293,8 +369,10 @@ impl Services {
 
     fn on_active(&mut self, epoch: Epoch) {
         self.active_epoch = Some(epoch);
+        self.may_take_over_until = None;
         self.supervisor.on_role(true);
         self.move_traffic(epoch);
+        self.tell_role();
         if let Some(configured) = &self.configured {
             configured.link(true);
         }
@@ -335,6 +413,7 @@ impl Services {
                 self.supervisor.on_booted();
                 self.send(ToCore::Mark(now(), Mark::AsteriskBooted));
                 self.crash = None;
+                self.note_life();
                 self.register_trunks();
             }
             Done::History(ledger) => {
@@ -343,14 +422,62 @@ impl Services {
                 }
             }
             Done::MayLeave => self.ask(&Input::Command(Command::Leave)),
+            Done::Sensor(name, reading) => self.on_sensor(&name, reading),
+            Done::Unregistered => self.on_unregistered(),
+            Done::Calls(calls) => self.on_calls(calls),
+            Done::Wanted(wanted) => self.on_wanted(*wanted),
+            Done::Files(built) => self.on_files(*built),
+            Done::Reloaded(failure) => self.on_reloaded(failure),
         }
+    }
+
+    /// Until something is due.
+    fn next_wait(&self) -> Duration {
+        let deadlines = [
+            self.supervisor.next_deadline(),
+            self.health_deadline(),
+            self.may_take_over_until,
+            self.rollover.next_deadline(),
+            self.told_config_at.map(|at| at.after(TELL_INTERVAL)),
+        ];
+        let at = now();
+        let waits = deadlines.into_iter().flatten().map(|due| due.since(at));
+        waits
+            .chain(self.moves_wait())
+            .min()
+            .unwrap_or(IDLE)
+            .min(IDLE)
+    }
+
+    fn tell_promotion(&self, cause: Cause, from: Option<String>) {
+        let why = Some(crd_cause(cause).to_string());
+        self.tell_hooks(HookEvent::Promote, why.clone(), from.clone());
+        if !cause.is_planned() {
+            self.tell_hooks(HookEvent::Failover, why, from);
+        } else if cause == Cause::Drill {
+            self.tell_hooks(HookEvent::Drill, why, from);
+        }
+    }
+
+    /// Whether this node could take over, or serves as it should.
+    fn is_ready(&self) -> bool {
+        let is_on_trial = self.rollover.is_trying();
+        self.supervisor.is_ready() && self.is_network_ready() && !is_on_trial
+    }
+
+    /// All others.
+    fn other_seats(&self) -> Vec<Seat> {
+        let own = self.checked.settings.seat;
+        let count = self.checked.file.nodes.len() as u8;
+        (0..count).map(Seat).filter(|seat| *seat != own).collect()
     }
 
     fn tell_condition(&mut self) {
         let condition = Condition {
-            is_ready: self.supervisor.is_ready() && self.is_network_ready(),
+            is_ready: self.is_ready(),
             is_api_reachable: self.is_api_reachable,
-            rank: 0,
+            rank: self.health.assessment.status.level as u8,
+            is_held_back: self.is_held_back(),
         };
         if self.told_condition != Some(condition) {
             self.told_condition = Some(condition);
@@ -397,10 +524,11 @@ impl Services {
             .set(i64::from(view.role == Role::Active));
         self.metrics.epoch.set(view.epoch.cast_signed());
         let slow = slow_link(&self.checked, &view);
+        let switchover = self.switchover_status();
         let known = Known {
             view,
             phase: self.supervisor.phase(),
-            is_ready: self.supervisor.is_ready() && self.is_network_ready(),
+            is_ready: self.is_ready(),
             is_terminating: self.end != End::NotAsked,
             version: self
                 .booted
@@ -415,7 +543,12 @@ impl Services {
                 .as_ref()
                 .or(self.fault.as_ref())
                 .or_else(|| self.host.as_ref()?.problem())
+                .or(self.config_problem.as_ref())
+                .or(self.schedule_problem.as_ref())
                 .or(slow.as_ref()),
+            health: &self.health.assessment.status,
+            switchover: switchover.as_ref(),
+            is_cold: self.checked.file.asterisk.standby == StandbyMode::Cold,
             ledger: self.history.ledger(),
         };
         let checked = self.checked.clone();
@@ -440,6 +573,9 @@ pub fn first_report(checked: &Checked, history: &History) -> Report {
         version: None,
         config_hash: None,
         problem: None,
+        health: &HealthStatus::default(),
+        switchover: None,
+        is_cold: false,
         ledger: history.ledger(),
     };
     build_report(checked, &known, None)

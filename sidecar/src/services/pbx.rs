@@ -62,6 +62,10 @@ impl Services {
                 };
                 self.boot();
             }
+            GuardNote::Draining => {
+                self.supervisor.on_draining();
+                self.told_condition = None;
+            }
             GuardNote::Ending => {
                 self.end_boot();
                 self.supervisor.on_ending();
@@ -76,6 +80,8 @@ impl Services {
                 self.end_boot();
                 self.supervisor.on_exited(now(), quick_exits);
                 self.told_condition = None;
+                self.rollover.on_exited(now());
+                self.end_drain();
                 self.crash = (quick_exits >= CRASH_LOOP).then(|| Problem {
                     reason: "AsteriskCrashLoop".into(),
                     message: format!("Asterisk on {} ended {quick_exits} times within seconds of its start ({status:?}): see the log of its container", self.checked.node),
@@ -115,6 +121,7 @@ impl Services {
 
     pub(super) fn end_boot(&mut self) {
         self.booted = None;
+        self.forget_life();
         if let Some(task) = self.boot_task.take() {
             task.abort();
         }
@@ -127,6 +134,22 @@ impl Services {
         self.end = End::Leaving;
         tracing::info!("the pod ends: handing over and leaving");
         self.supervisor.on_leaving();
+        // Its calls end in peace first; the guard ends them all before the grace period is over.
+        if !self.desk.is_draining() {
+            self.leave();
+        }
+    }
+
+    /// The last call has ended, or was cut.
+    fn end_drain(&mut self) {
+        let was_draining = self.desk.is_draining();
+        self.desk.on_exited();
+        if was_draining && self.end == End::Leaving {
+            self.leave();
+        }
+    }
+
+    fn leave(&self) {
         let (configured, booted, done) = (
             self.configured.clone(),
             self.booted.clone(),

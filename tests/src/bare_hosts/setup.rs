@@ -30,6 +30,9 @@ impl BareHosts {
         }
         mount_root(&home, &self.rootfs)?;
         write(&home.join("user/pjsip.conf"), self.pjsip().as_bytes())?;
+        for (name, text) in &self.settings.files {
+            write(&home.join("user").join(name), text.as_bytes())?;
+        }
         write(&home.join("key"), &KEY)?;
         let settings = serde_yaml::to_string(&self.settings(index, &home))
             .context("write the sidecar's file")?;
@@ -123,6 +126,10 @@ impl BareHosts {
                 key_file: home.join("key"),
             },
             failover: self.settings.failover.clone(),
+            health: self.settings.health.clone(),
+            drills: self.settings.drills.clone(),
+            hooks: self.settings.hooks.clone(),
+            paused: false,
             http: SocketAddr::from((any, HTTP_PORT)),
             asterisk: AsteriskConfig {
                 guard_socket: home.join("guard.sock"),
@@ -130,6 +137,7 @@ impl BareHosts {
                 user_dirs: vec![home.join("user")],
                 config_dir: home.join("config"),
                 trunks: TrunkPolicy::default(),
+                standby: self.settings.standby,
             },
             record_dir: home.join("record"),
             network: self.network(),

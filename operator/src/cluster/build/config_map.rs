@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use pbx_crds::cluster::PortSpec;
+use pbx_crds::cluster::{FailoverSpec, PortSpec};
+use pbx_crds::health::HealthSpec;
 use pbx_crds::names;
 use pbx_crds::sidecar_config::{
     AsteriskConfig, EndpointSliceConfig, HeartbeatConfig, KubernetesConfig, PeerConfig,
     SidecarConfig,
 };
+use pbx_crds::switchover::{DrillSpec, FailoverMode, SwitchoverSpec};
 use sha2::{Digest, Sha256};
 
 use super::{ValidatedCluster, metadata};
@@ -69,7 +71,16 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
             listen: Some(([0, 0, 0, 0], names::HEARTBEAT_PORT).into()),
             key_file: format!("{KEY_DIR}/key").into(),
         },
-        failover: cluster.failover.clone(),
+        // What a sidecar reads live from the resource is not in its file, whose change rolls the pods.
+        failover: FailoverSpec {
+            mode: FailoverMode::default(),
+            switchover: SwitchoverSpec::default(),
+            ..cluster.failover.clone()
+        },
+        health: HealthSpec::default(),
+        drills: DrillSpec::default(),
+        hooks: Vec::new(),
+        paused: false,
         http: ([0, 0, 0, 0], names::HTTP_PORT).into(),
         asterisk: AsteriskConfig {
             guard_socket: "/run/pbx-ha/guard.sock".into(),
@@ -77,6 +88,7 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
             user_dirs: user_dirs(cluster),
             config_dir: "/run/pbx-ha/config".into(),
             trunks: cluster.trunks,
+            standby: cluster.standby,
         },
         record_dir: "/run/pbx-ha/record".into(),
         network: None,
