@@ -15,7 +15,7 @@ pub const LEASE_ANNOTATION: &str = "pbxha.dev/quorum";
 /// Annotation of the EndpointSlice: the epoch of the node that wrote it (I2).
 pub const EPOCH_ANNOTATION: &str = "pbxha.dev/epoch";
 /// Annotation of the PbxCluster that asks for a planned move: `any`, a node's name, `drill` or `cancel`, then optionally a
-/// blank and a strategy. The operator takes it away when the move is over.
+/// strategy. It is carried out once, when it changes: what follows a `#` is there to make it another one.
 pub const SWITCHOVER_ANNOTATION: &str = "pbxha.dev/switchover";
 /// Annotation of the pod template: hash of the configuration, so that a change rolls the pods.
 pub const CONFIG_HASH_ANNOTATION: &str = "pbxha.dev/config-hash";

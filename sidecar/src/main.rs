@@ -23,6 +23,7 @@ mod record;
 mod recorder;
 mod report;
 mod request;
+mod request_file;
 mod services;
 mod switchover;
 

@@ -1,4 +1,5 @@
-//! What the annotation of the resource asks for: `any`, a node's name, `drill` or `cancel`, then optionally a strategy. Pure.
+//! What the annotation of the resource asks for: `any`, a node's name, `drill` or `cancel`, then optionally a strategy. What
+//! follows a `#` makes the same wish a new one. Pure.
 
 use pbx_crds::names::SWITCHOVER_ANNOTATION;
 use pbx_crds::switchover::SwitchoverStrategy;
@@ -33,7 +34,8 @@ pub enum RequestError {
 /// Reads the value of the annotation; any word that is no strategy and no key word is a node's name.
 pub fn parse(value: &str) -> Result<Asked, RequestError> {
     let malformed = || RequestError::Malformed(value.chars().take(80).collect());
-    let mut words = value.split_whitespace();
+    let wish = value.split('#').next().unwrap_or_default();
+    let mut words = wish.split_whitespace();
     let what = words.next().ok_or_else(malformed)?;
     let strategy = match words.next() {
         None => None,
@@ -74,7 +76,7 @@ mod tests {
         };
         assert_eq!(parse(" office-1  Drain "), Ok(named));
         assert_eq!(parse("drill"), Ok(Asked::Drill));
-        assert_eq!(parse("cancel"), Ok(Asked::Cancel));
+        assert_eq!(parse("cancel #1795337380"), Ok(Asked::Cancel));
     }
 
     #[test]

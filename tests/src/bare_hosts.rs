@@ -299,6 +299,11 @@ impl BareHosts {
         write(&self.home(index).join("user").join(name), text.as_bytes())
     }
 
+    /// Asks the sidecar of a host for something, by its file.
+    pub fn ask_for(&self, index: usize, what: &str) -> Result<()> {
+        write(&self.home(index).join("record/switchover"), what.as_bytes())
+    }
+
     /// Where a host's own files are.
     pub fn folder(&self, index: usize) -> PathBuf {
         self.home(index)

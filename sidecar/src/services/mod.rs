@@ -48,6 +48,7 @@ use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
 use crate::recorder::entry::Mark;
 use crate::report::{Known, build_report, slow_link};
+use crate::request_file;
 use crate::switchover::Desk;
 
 use self::health::Health;
@@ -84,6 +85,8 @@ pub enum Done {
     Calls(u32),
     /// What people want of the running cluster.
     Wanted(Box<Wanted>),
+    /// A file of a bare host asks for something.
+    Asked(String),
     /// The user's files have changed: what was built of them.
     Files(Box<Result<Configured, ConfigError>>),
     /// Asterisk has read its files again; or why not.
@@ -143,6 +146,8 @@ pub struct Services {
     /// What the core knows; it forgets readiness with every end of Asterisk.
     told_condition: Option<Condition>,
     end: End,
+    /// The core is, or will be, told to leave.
+    is_leave_begun: bool,
     /// This process itself was told to end; in a pod that comes after the PBX container has ended.
     is_signalled: bool,
     crash: Option<Problem>,
@@ -219,12 +224,18 @@ impl Services {
             is_api_reachable: false,
             told_condition: None,
             end: End::NotAsked,
+            is_leave_begun: false,
             is_signalled: false,
             crash: None,
             fault: None,
         };
         services.note_ledger();
         services.apply_schedule();
+        // In a pod people ask by the resource.
+        if !needs_traffic_read {
+            let record_dir = services.checked.file.record_dir.clone();
+            spawn_local(request_file::watch(record_dir, services.done.clone()));
+        }
         spawn_local(files::watch(
             services.checked.file.asterisk.clone(),
             services.done.clone(),
@@ -261,7 +272,7 @@ impl Services {
                 changed = self.channels.view.changed() => if changed.is_err() { return },
                 _ = terminate.recv() => {
                     self.is_signalled = true;
-                    self.on_terminating();
+                    self.on_terminating(None);
                 }
                 () = tokio::time::sleep(wait) => {}
             }
@@ -273,6 +284,7 @@ impl Services {
             self.tend_health();
             self.tend_moves();
             self.tend_reload();
+            self.tend_end();
             self.tell_condition();
             self.publish();
         }
@@ -426,6 +438,7 @@ impl Services {
             Done::Unregistered => self.on_unregistered(),
             Done::Calls(calls) => self.on_calls(calls),
             Done::Wanted(wanted) => self.on_wanted(*wanted),
+            Done::Asked(value) => self.on_asked(&value),
             Done::Files(built) => self.on_files(*built),
             Done::Reloaded(failure) => self.on_reloaded(failure),
         }

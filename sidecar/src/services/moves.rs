@@ -21,6 +21,8 @@ use crate::switchover::{Ground, Objection, Step, Wish};
 const CLOSE_DEADLINE: Duration = Duration::from_millis(400);
 /// The number of calls that are left is told this often, and when it is zero.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
+/// Of the grace period: for the handover, the leaving and the guard.
+const END_RESERVE: Duration = Duration::from_secs(12);
 /// A person's word lets a node take over for so long.
 const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,6 +58,15 @@ impl Services {
             Asked::Cancel => {
                 let _ = self.desk.cancel();
             }
+        }
+    }
+
+    /// The same from a file, which may also ask for a pause.
+    pub(super) fn on_asked(&mut self, value: &str) {
+        match value {
+            "pause" => self.set_paused(true),
+            "resume" => self.set_paused(false),
+            other => self.on_request(other),
         }
     }
 
@@ -105,6 +116,25 @@ impl Services {
         let strategy = strategy.unwrap_or(SwitchoverStrategy::WhenIdle);
         let begun = self.begin_switchover(None, Some(strategy), Cause::Drill, who);
         begun.map_err(|objection| objection.reason())
+    }
+
+    /// The pod of an active ends: its calls are treated as switchovers are, as far as the grace period allows.
+    pub(super) fn move_calls_before_end(&mut self, grace_ends: BootTime) {
+        let strategy = self.live.switchover.strategy;
+        let is_here = self.active_epoch.is_some() && !self.desk.is_busy();
+        if !is_here || strategy == SwitchoverStrategy::Immediate {
+            return;
+        }
+        let configured = self.live.switchover.timeout.get();
+        let left = grace_ends.since(now()).saturating_sub(END_RESERVE);
+        let wish = Wish {
+            timeout: configured.min(left),
+            ..self.wish_for(None, None, Cause::PodDeleted, "end of the pod")
+        };
+        // Whatever stands in the way, the pod ends: then at once.
+        if let Ok(Some(step)) = self.desk.begin(now(), wish, self.move_ground(None)) {
+            self.take_step(step);
+        }
     }
 
     /// What is due of moves and drills.

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
+mod asterisk;
 mod e2e;
 mod failover;
 mod figures;
@@ -13,6 +14,8 @@ mod groups;
 pub(crate) enum Command {
     /// Failovers of the whole system on the local cluster, from the cause to the first answer (needs root; up to 30 minutes)
     E2e(e2e::Arguments),
+    /// An Asterisk that hangs, drains and reloads, on bare hosts (needs root; 15 minutes)
+    Asterisk(asterisk::Arguments),
     /// pbx-ha on bare hosts against keepalived, in turns, under the same faults (needs root, keepalived and nft; ends within 30 minutes)
     Failover(failover::Arguments),
 }
@@ -20,6 +23,7 @@ pub(crate) enum Command {
 /// Carries out one command.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
+        Command::Asterisk(arguments) => asterisk::run(&arguments),
         Command::E2e(arguments) => e2e::run(&arguments),
         Command::Failover(arguments) => failover::run(&arguments),
     }
