@@ -117,6 +117,7 @@ pub fn pod(name: &str) -> PodFacts {
         is_terminating: false,
         created_at: ago(3600),
         role_label: None,
+        user_hash: None,
         problem: None,
     }
 }
@@ -145,6 +146,8 @@ pub fn report(name: &str) -> NodeReport {
             version: Some("22.10.1".into()),
         },
         config_hash: None,
+        health: HealthStatus::default(),
+        switchover: None,
         links: vec![LinkStatus {
             name: peer.into(),
             state: LinkState::Up,

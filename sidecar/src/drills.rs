@@ -42,8 +42,6 @@ pub struct Schedule {
 /// What is known when a drill is due.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair {
-    /// This node serves; only such a one begins a drill.
-    pub is_active: bool,
     /// Maintenance.
     pub is_paused: bool,
     /// Another move is under way.
@@ -141,7 +139,6 @@ mod tests {
     #[test]
     fn a_drill_needs_a_healthy_pair() {
         let well = Pair {
-            is_active: true,
             is_paused: false,
             is_moving: false,
             level: HealthLevel::Warning,

@@ -299,11 +299,6 @@ impl Desk {
         matches!(self.stage, Stage::Moving { .. } | Stage::Draining)
     }
 
-    /// The role has gone, and calls may end in peace.
-    pub fn is_draining(&self) -> bool {
-        self.stage == Stage::Draining
-    }
-
     /// The move that is under way, or the last one.
     pub fn progress(&self) -> Option<&Progress> {
         self.progress.as_ref()

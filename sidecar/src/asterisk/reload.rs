@@ -37,7 +37,7 @@ pub struct State {
     pub is_active: bool,
     /// Its Asterisk is fully booted, and nothing ends it.
     pub is_booted: bool,
-    /// Its Asterisk does not run, and is not meant to.
+    /// Its Asterisk does not run, and nothing is lost by starting it with something else: it is not meant to run, or cannot live.
     pub is_stopped: bool,
     /// Its health is at level Failure.
     pub is_sick: bool,

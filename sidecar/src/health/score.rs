@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pbx_core::BootTime;
-use pbx_crds::health::{HealthLevel, HealthSpec, HealthStatus, SensorKind};
+use pbx_crds::health::{HealthLevel, HealthSpec, HealthStatus};
 
 use super::plan::{self, Sensor};
 
@@ -150,15 +150,6 @@ impl Scoreboard {
     /// When the level falls although nothing is read.
     pub fn next_deadline(&self) -> Option<BootTime> {
         self.below_since.map(|since| since.after(self.recovery))
-    }
-
-    /// Every sensor that was read: name, kind, reading and its points.
-    pub fn readings(&self) -> impl Iterator<Item = (&str, SensorKind, &Reading, u32)> {
-        self.sensors.values().filter_map(|entry| {
-            let reading = entry.reading.as_ref()?;
-            let (name, kind) = (entry.sensor.name.as_str(), entry.sensor.kind);
-            Some((name, kind, reading, entry.points()))
-        })
     }
 
     fn level_of(&self, score: u32) -> HealthLevel {

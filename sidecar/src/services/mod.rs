@@ -173,6 +173,8 @@ pub struct Services {
     is_reloading: bool,
     config_problem: Option<Problem>,
     told_config_at: Option<BootTime>,
+    /// Asterisk has been fully booted here.
+    was_booted: bool,
 }
 
 impl Services {
@@ -208,6 +210,7 @@ impl Services {
             is_reloading: false,
             config_problem: None,
             told_config_at: None,
+            was_booted: false,
             checked,
             objects,
             host,
@@ -422,6 +425,7 @@ impl Services {
             Done::TrafficFailed(epoch, error) => self.on_traffic_failed(epoch, &error),
             Done::Booted(booted) => {
                 self.booted = Some(booted);
+                self.was_booted = true;
                 self.supervisor.on_booted();
                 self.send(ToCore::Mark(now(), Mark::AsteriskBooted));
                 self.crash = None;

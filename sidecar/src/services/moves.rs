@@ -333,7 +333,6 @@ impl Services {
         let own = usize::from(self.checked.settings.seat.0);
         let mut others = (0..self.checked.file.nodes.len()).filter(|seat| *seat != own);
         Pair {
-            is_active: self.active_epoch.is_some(),
             is_paused: self.live.paused,
             is_moving: self.desk.is_busy(),
             level: self.health.assessment.status.level,

@@ -31,6 +31,10 @@ impl Services {
                 return;
             }
         };
+        self.config_problem = None;
+        if self.configured.is_none() {
+            return self.take_first(configured);
+        }
         let hash = configured.snapshot.hash.clone();
         let running = self
             .configured
@@ -38,7 +42,6 @@ impl Services {
             .map_or("", |one| &one.snapshot.hash);
         tracing::info!(hash, running, "the configuration has changed");
         self.rollover.on_files(now(), &hash, running);
-        self.config_problem = None;
         self.candidate = Some(configured);
     }
 
@@ -60,7 +63,8 @@ impl Services {
         let state = State {
             is_active: self.active_epoch.is_some(),
             is_booted: phase == Phase::Booted,
-            is_stopped: phase == Phase::Held && self.supervisor.is_cold(),
+            is_stopped: phase == Phase::Held
+                && (self.supervisor.is_cold() || self.crash.is_some() || !self.was_booted),
             is_sick: self.health.assessment.status.level == pbx_crds::health::HealthLevel::Failure,
             is_busy: self.desk.is_busy() || self.end != End::NotAsked || self.is_reloading,
         };
@@ -95,6 +99,17 @@ impl Services {
                 }
             }
         }
+    }
+
+    /// What stood there at the start could not be built: nothing is lost by taking this.
+    fn take_first(&mut self, configured: Configured) {
+        configured.link(false);
+        self.fault = self
+            .fault
+            .take()
+            .filter(|fault| fault.reason != "ConfigInvalid");
+        self.configured = Some(configured);
+        self.allow_asterisk();
     }
 
     fn try_candidate(&mut self) {

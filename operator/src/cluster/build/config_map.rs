@@ -1,4 +1,4 @@
-//! The ConfigMap with the sidecars' file, and the hash that rolls the pods when a configuration changes.
+//! The ConfigMap with the sidecars' file, and its hash, which rolls the pods when it changes.
 
 use std::path::PathBuf;
 
@@ -38,13 +38,9 @@ pub fn sidecar_yaml(cluster: &ValidatedCluster) -> String {
         .expect("a sidecar's file holds texts, numbers and lists only")
 }
 
-/// One hash over the user's files and the sidecars' file.
-pub fn combined_hash(user_hash: &str, sidecar_yaml: &str) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(user_hash);
-    hasher.update([0]);
-    hasher.update(sidecar_yaml);
-    short_hex(&hasher.finalize())
+/// Of the sidecars' file.
+pub fn file_hash(sidecar_yaml: &str) -> String {
+    short_hex(&Sha256::digest(sidecar_yaml))
 }
 
 /// Folder of the user's ConfigMap in the sidecar.
