@@ -9,8 +9,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::doors::DoorsSpec;
 use crate::duration::ShortDuration;
 use crate::health::HealthSpec;
+use crate::network::{FenceSpec, NetworkMode, VipSpec};
 use crate::status::PbxClusterStatus;
 use crate::switchover::{DrillSpec, FailoverMode, HookSpec, SwitchoverSpec};
 
@@ -75,6 +77,9 @@ pub struct PbxClusterSpec {
     /// Asterisk that ends is started again where it was.
     #[serde(default)]
     pub paused: bool,
+    /// Interfaces for clients: status, events and actions.
+    #[serde(default)]
+    pub doors: DoorsSpec,
 }
 
 fn default_nodes() -> u8 {
@@ -184,12 +189,28 @@ pub enum StandbyMode {
 }
 
 /// How phones and trunks reach the active node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.mode == oldSelf.mode").message("network.mode cannot be changed: make a new PbxCluster with the new mode and move the phones to it"),
+    validation = Rule::new("self.mode != 'Host' || (has(self.vip) && self.vip.size() > 0)").message("mode Host has no floating address: add vip with an address and an interface, or use mode Pod"),
+    validation = Rule::new("self.mode == 'Host' || ((!has(self.vip) || self.vip.size() == 0) && !has(self.fence))").message("vip and fence need mode Host: set mode to Host, or leave them out")
+)]
 pub struct NetworkSpec {
-    /// The Service, named like the cluster, whose one endpoint is the active node.
+    /// Pod: phones use the Service. Host: phones use floating addresses on the nodes' own network. It cannot be changed once the
+    /// cluster is made.
+    #[serde(default)]
+    pub mode: NetworkMode,
+    /// The Service, named like the cluster, whose one endpoint is the active node. Mode Pod only: with Host there is none.
     #[serde(default)]
     pub service: ServiceSpec,
+    /// The addresses that are always at the active node; all of them move together. Mode Host only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub vip: Vec<VipSpec>,
+    /// What else the kernel of a node that is not active holds back. Mode Host only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<FenceSpec>,
 }
 
 /// The Service of a cluster.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{FailoverSpec, PortSpec, Protocol, StandbyMode, TrunkPolicy};
 use crate::health::HealthSpec;
 use crate::names;
+use crate::sidecar_doors::DoorsConfig;
 use crate::switchover::{DrillSpec, HookSpec, LiveSettings};
 
 /// Everything a sidecar is told. Unknown fields are refused.
@@ -41,6 +42,9 @@ pub struct SidecarConfig {
     /// Where HTTP is served.
     #[serde(default = "default_http")]
     pub http: SocketAddr,
+    /// Interfaces for clients.
+    #[serde(default)]
+    pub doors: DoorsConfig,
     /// Asterisk and its guard.
     pub asterisk: AsteriskConfig,
     /// The folder of the record: on tmpfs, and kept across a restart of the sidecar.

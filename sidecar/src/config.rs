@@ -10,6 +10,7 @@ use pbx_crds::{names, timing};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::doors;
 use crate::host::plan::{Plan, plan as plan_host};
 use crate::kubernetes::parse_uid;
 use crate::kubernetes::slice::OwnEndpoint;
@@ -139,6 +140,7 @@ fn check(
     let endpoint = endpoint(&file, environment, &node, &mut problems);
     let plan = plan_host(&file, &mut problems);
     let links = plan::plan(&file, usize::from(seat.0), &mut problems);
+    doors::check::check(&file, &mut problems);
     let uid = environment.pod_uid.clone().unwrap_or_else(|| node.clone());
     let (Some(key), []) = (key, &problems[..]) else {
         return Err(problems);

@@ -20,6 +20,7 @@ use crate::config::{self, Checked};
 use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order, first_state, found};
 use crate::host::gate::FenceGate;
 use crate::metrics::Metrics;
+use crate::peer::network::Addresses;
 use crate::peer::network::Arrival;
 use crate::peer::seal::MAX_DATAGRAM_BYTES;
 use crate::peer::{LinkViews, Network, Payload};
@@ -105,6 +106,8 @@ pub struct CoreView {
     pub links: LinkViews,
     /// Whether this node sits in its seat.
     pub is_seated: bool,
+    /// Where each peer was heard last, by link.
+    pub addresses: Addresses,
 }
 
 /// The ends of the queues that the loop holds.
@@ -409,7 +412,10 @@ impl Daemon {
 
     fn publish(&self, now: BootTime) {
         let links = self.network.views(now);
-        let view = core_view(&self.node.view(now), now, self.warntime, links);
+        let view = CoreView {
+            addresses: self.network.addresses(),
+            ..core_view(&self.node.view(now), now, self.warntime, links)
+        };
         self.channels.view.send_if_modified(|known| {
             let is_new = *known != view;
             *known = view;
@@ -431,6 +437,7 @@ pub fn view_before_start() -> CoreView {
         is_peer_known: [false; pbx_core::MAX_NODES],
         links: LinkViews::default(),
         is_seated: false,
+        addresses: Addresses::default(),
     }
 }
 
@@ -452,6 +459,7 @@ fn core_view(view: &View, now: BootTime, warntime: Duration, links: LinkViews) -
         is_peer_known: view.peers.map(|peer| peer.heard_at.is_some()),
         links,
         is_seated: view.seats.is_some(),
+        addresses: Addresses::default(),
     }
 }
 

@@ -1,20 +1,20 @@
 //! `pbx-sidecar`: beats to its peers, decides by a quorum lease who is active, drives Asterisk, moves the traffic.
 //!
 //! Reading order: [`config`] (the file), [`daemon`] (the loop around the core, on its own thread), [`services`] (all that may
-//! wait, on the main thread), then the parts they use. Exit codes: 0 the node has left, 1 it could not go on, 2 the file is wrong.
+//! wait, on the main thread), [`doors`] (what clients see, on a third), then the parts they use. Exit codes: 0 the node has left, 1 it could not go on, 2 the file is wrong.
 
 mod api_watch;
 mod asterisk;
 mod boot_timer;
 mod config;
 mod daemon;
+mod doors;
 mod drills;
 mod guard;
 mod health;
 mod history;
 mod hooks;
 mod host;
-mod http;
 mod input_watch;
 mod kubernetes;
 mod metrics;
@@ -30,12 +30,13 @@ mod switchover;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::LocalSet;
 use tracing_subscriber::EnvFilter;
 
@@ -51,12 +52,14 @@ use crate::metrics::Metrics;
 use crate::record::RecordStore;
 use crate::recorder::keeper::{FlightDoor, Keeper};
 use crate::recorder::replay;
-use crate::services::{Host, Objects, Services};
+use crate::services::{Host, Jobs, Objects, Services};
 
 /// Copies of the flight recorder on their way to a file: one that finds two before it is dropped and counted.
 const SHOTS: usize = 2;
 /// Messages between the threads; a full queue is counted, and the core never waits for it.
 const QUEUE: usize = 1024;
+/// Actions that doors ask for, on their way to the services.
+const REQUESTS: usize = 16;
 
 #[derive(Parser)]
 #[command(version, about = "One node of a highly available Asterisk")]
@@ -153,15 +156,27 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
         view,
         report,
     };
-    let http = (checked.file.http, report_rx, metrics.clone(), door);
+    let (services_tx, requests) = mpsc::channel(REQUESTS);
+    let (told, _) = broadcast::channel(pbx_doors::JOBS_KEPT);
+    let numbers = Arc::new(AtomicU64::new(1));
+    doors::start(doors::Inputs {
+        checked: checked.clone(),
+        report: report_rx,
+        core: channels.view.clone(),
+        metrics: metrics.clone(),
+        flight: door,
+        services: services_tx,
+        jobs: told.clone(),
+        numbers: numbers.clone(),
+    })?;
+    let jobs = Jobs::new(requests, told, numbers);
     LocalSet::new().block_on(&runtime()?, async move {
-        let (address, report_rx, http_metrics, door) = http;
-        tokio::task::spawn_local(serve_http(address, report_rx, http_metrics, door));
         tokio::task::spawn_local(keeper.run(shots));
         let objects = objects(&checked).await?;
         let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let host = host(&checked, fence_state)?;
-        let (services, done) = Services::start(checked, objects, host, channels, metrics, history);
+        let (services, done) =
+            Services::start(checked, objects, host, channels, jobs, metrics, history);
         services.run(done, terminate).await;
         anyhow::Ok(())
     })
@@ -179,21 +194,6 @@ fn metrics(checked: &Checked) -> Metrics {
         .map(|link| link.name.as_deref())
         .collect();
     Metrics::new(&peers, &links)
-}
-
-async fn serve_http(
-    address: std::net::SocketAddr,
-    mut report: watch::Receiver<Arc<pbx_crds::report::Report>>,
-    metrics: Metrics,
-    door: FlightDoor,
-) {
-    // A sidecar that was restarted says nothing before its core knows that it still serves.
-    if report.changed().await.is_err() {
-        return;
-    }
-    if let Err(error) = http::serve(address, report, metrics, door).await {
-        tracing::error!(%address, %error, "HTTP cannot be served: the node works, and nobody sees it");
-    }
 }
 
 /// The core's thread: a panic ends the process, and the guard starts it again within 50 ms.

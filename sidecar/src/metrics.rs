@@ -39,6 +39,12 @@ pub struct Metrics {
     pub fence: Family<Reason, Counter>,
     /// Times that another machine claimed a floating address of this active node.
     pub address_conflicts: Counter,
+    /// Actions that were asked for by HTTP, by what came of it.
+    pub actions: Family<Reason, Counter>,
+    /// Clients of the doors that were dropped, by reason.
+    pub doors_dropped: Family<Reason, Counter>,
+    /// Streams of peers, or of those who would be, that came to nothing.
+    pub channel_refused: Family<Reason, Counter>,
     /// Messages that found their queue full.
     pub queue_full: Counter,
     /// Moves that were not made, by reason.
@@ -150,6 +156,21 @@ impl Metrics {
                 all,
                 "address_conflicts",
                 "Times that another machine claimed a floating address of this active node",
+            ),
+            actions: registered(
+                all,
+                "actions",
+                "Actions asked for by HTTP, by what came of it",
+            ),
+            doors_dropped: registered(
+                all,
+                "doors_dropped",
+                "Clients of the doors that were dropped, by reason",
+            ),
+            channel_refused: registered(
+                all,
+                "channel_refused",
+                "TCP connections to the heartbeat port that came to nothing, by reason",
             ),
             queue_full: registered(
                 all,

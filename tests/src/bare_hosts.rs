@@ -26,6 +26,7 @@ use crate::slow_path::SlowPath;
 
 mod setup;
 
+pub use setup::TOKEN;
 use setup::bound_config;
 
 const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 0);

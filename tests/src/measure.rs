@@ -39,6 +39,8 @@ pub enum Goal {
     Median(f64),
     /// The largest is at most this.
     Max(f64),
+    /// It is told, not judged.
+    None,
 }
 
 impl Figure {
@@ -61,6 +63,7 @@ impl Figure {
         let is_within = match goal {
             Goal::Median(most) => median <= most,
             Goal::Max(most) => max <= most,
+            Goal::None => true,
         };
         Self {
             name: name.into(),
@@ -85,8 +88,10 @@ pub fn markdown_table(figures: &[Figure]) -> String {
         let goal = match figure.goal {
             Goal::Median(most) => format!("median ≤ {most} {}", figure.unit),
             Goal::Max(most) => format!("≤ {most} {}", figure.unit),
+            Goal::None => "-".to_owned(),
         };
         let met = match (figure.met, figure.failed_runs.len()) {
+            (true, _) if figure.goal == Goal::None => "-".to_owned(),
             (true, _) => "yes".to_owned(),
             (false, 0) => "no".to_owned(),
             (false, failed) => format!("no ({failed} failed runs)"),

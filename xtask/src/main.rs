@@ -9,10 +9,12 @@ mod bench;
 mod checks;
 mod cluster;
 mod demo;
+mod fuzz;
 mod generate;
 mod licences;
 mod model;
 mod simulate;
+mod soak;
 mod tidy;
 
 /// The project's own commands.
@@ -40,6 +42,10 @@ enum Command {
     Model(model::Arguments),
     /// Run the real core in random worlds: at most one serves, and after the last fault one does
     Simulate(simulate::Arguments),
+    /// Run three real hosts under load for long: nothing fails, so nothing may fail over (needs root)
+    Soak(soak::Arguments),
+    /// Give the codecs of the doors random and mutated bytes
+    Fuzz(fuzz::Arguments),
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
@@ -88,6 +94,8 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Model(arguments) => model::run(&arguments)?,
         Command::Simulate(arguments) => simulate::run(&arguments)?,
+        Command::Soak(arguments) => soak::run(&arguments)?,
+        Command::Fuzz(arguments) => fuzz::run(&arguments)?,
         Command::Bench(command) => bench::run(command)?,
         Command::Responder { address } => pbx_tests::failover::responder::serve(address)?,
         Command::Generate { check } => generate::run(check)?,

@@ -99,8 +99,7 @@ pub async fn apply(
         role,
         role_binding,
         sidecar_config,
-        service,
-        endpoint_slice,
+        traffic,
         disruption_budget,
         stateful_set,
     } = resources;
@@ -109,8 +108,10 @@ pub async fn apply(
     objects.apply(&role).await?;
     objects.apply(&role_binding).await?;
     objects.apply(&sidecar_config).await?;
-    objects.apply(&service).await?;
-    objects.apply_slice(&endpoint_slice).await?;
+    if let Some(traffic) = &traffic {
+        objects.apply(&traffic.service).await?;
+        objects.apply_slice(&traffic.endpoint_slice).await?;
+    }
     objects.apply(&disruption_budget).await?;
     let is_waiting = context.observers.has_waiting_pod(&ClusterKey {
         namespace: cluster.namespace.clone(),

@@ -4,13 +4,19 @@
 //! that were stored under older rules.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{
     Affinity, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
-use pbx_crds::cluster::{FailoverSpec, PullPolicy, ServiceSpec, StandbyMode, TrunkPolicy};
+use pbx_crds::cluster::{
+    FailoverSpec, NetworkSpec, PullPolicy, ServiceSpec, StandbyMode, TrunkPolicy,
+};
+use pbx_crds::doors::DoorsSpec;
+use pbx_crds::network::{NetworkMode, sidecar_network};
+use pbx_crds::sidecar_config::NetworkConfig;
 use pbx_crds::{PbxCluster, names, timing};
 
 use super::dereference::{ConfigFound, Dereferenced};
@@ -59,10 +65,14 @@ pub struct ValidatedCluster {
     pub affinity: Option<Affinity>,
     /// Placement.
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
-    /// The Service.
+    /// The Service, in Pod mode.
     pub service: ServiceSpec,
+    /// Floating addresses, in Host mode.
+    pub floating: Option<NetworkConfig>,
     /// Timings.
     pub failover: FailoverSpec,
+    /// Interfaces for clients.
+    pub doors: DoorsSpec,
 }
 
 /// The user's configuration.
@@ -107,6 +117,9 @@ pub enum ValidateError {
         "spec.network.service.ports: {0}: give each port its own name, and each protocol its own port"
     )]
     Ports(String),
+    /// The floating addresses.
+    #[error("spec.network.vip: {0}")]
+    Vip(String),
     /// The preferred node.
     #[error(
         "spec.failover.preferredNode is \"{given}\", which is no node of this cluster: choose one of {known}"
@@ -129,6 +142,7 @@ impl ValidateError {
             | Self::NoConfig
             | Self::Timing { .. }
             | Self::Ports(_)
+            | Self::Vip(_)
             | Self::PreferredNode { .. } => "InvalidSpec",
         }
     }
@@ -148,6 +162,7 @@ pub fn validate(
     check_timing(&spec.failover)?;
     check_ports(&spec.network.service)?;
     check_preferred(&name, spec.nodes, &spec.failover)?;
+    let floating = floating(&spec.network)?;
     let asterisk = spec.asterisk.clone();
     Ok(ValidatedCluster {
         owner: cluster
@@ -183,7 +198,9 @@ pub fn validate(
         affinity: asterisk.affinity,
         topology_spread_constraints: asterisk.topology_spread_constraints,
         service: spec.network.service.clone(),
+        floating,
         failover: spec.failover.clone(),
+        doors: spec.doors.clone(),
     })
 }
 
@@ -235,6 +252,42 @@ fn check_ports(service: &ServiceSpec) -> Result<(), ValidateError> {
         }
     }
     Ok(())
+}
+
+fn floating(network: &NetworkSpec) -> Result<Option<NetworkConfig>, ValidateError> {
+    if network.mode == NetworkMode::Pod {
+        return Ok(None);
+    }
+    if network.vip.is_empty() {
+        return Err(ValidateError::Vip(
+            "mode Host has no floating address: add one with an interface".into(),
+        ));
+    }
+    for vip in &network.vip {
+        check_address(&vip.address)?;
+    }
+    let fence = network.fence.clone().unwrap_or_default();
+    Ok(Some(sidecar_network(&network.vip, &fence)))
+}
+
+fn check_address(text: &str) -> Result<(), ValidateError> {
+    let parts = text.split_once('/');
+    let is_sound = parts.is_some_and(|(ip, prefix)| {
+        let longest = match ip.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => 32,
+            Ok(IpAddr::V6(_)) => 128,
+            Err(_) => 0,
+        };
+        prefix
+            .parse::<u8>()
+            .is_ok_and(|prefix| (1..=longest).contains(&prefix))
+    });
+    if is_sound {
+        return Ok(());
+    }
+    Err(ValidateError::Vip(format!(
+        "{text} is no address with the length of its network's prefix: write it as 192.0.2.50/24 or 2001:db8::50/64"
+    )))
 }
 
 fn check_preferred(name: &str, nodes: u8, failover: &FailoverSpec) -> Result<(), ValidateError> {
@@ -289,6 +342,10 @@ mod tests {
             (
                 "network: {service: {ports: [{name: a, port: 5060}, {name: b, port: 5060}]}}",
                 "two are UDP 5060",
+            ),
+            (
+                "network: {mode: Host, vip: [{address: 192.0.2.50, interface: eth0}]}",
+                "192.0.2.50 is no address with",
             ),
             (
                 "network: {service: {ports: [{name: a, port: 5060}, {name: a, port: 5061}]}}",

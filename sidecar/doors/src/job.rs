@@ -1,11 +1,12 @@
 //! What people and programs ask for through a door, and how far it has come.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 /// What can be asked of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// This node becomes active: whoever is active hands over to it.
     Promote,
@@ -37,7 +38,7 @@ pub enum Action {
 }
 
 /// What a switchover does about calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
     /// Moves at once: what the old active carries ends.
     Immediate,
@@ -59,7 +60,7 @@ pub struct Request {
 }
 
 /// Why an action is not begun. Nothing has changed.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum Refusal {
     /// There is no node of that name.
     #[error("there is no node {0}: see the list of nodes")]
@@ -88,7 +89,7 @@ impl Refusal {
 }
 
 /// An action under way, as it is told at every change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Its number, unique for the life of the sidecar.
     pub id: u64,
@@ -111,7 +112,7 @@ pub struct Job {
 /// ```text
 ///  Pending ──► Running{current} ──► Finished
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobState {
     /// Waits for its turn.
     Pending,
@@ -125,7 +126,7 @@ pub enum JobState {
 }
 
 /// One step of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// As a command line would name it, such as `switchover office-1`.
     pub command: String,

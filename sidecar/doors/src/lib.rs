@@ -2,9 +2,17 @@
 //!
 //! Each door is a module with a pure codec (bytes in, messages out) and a thin server. All of them are fed from one `watch` of
 //! a [`View`], and ask for changes through one queue of [`Request`]s: none can slow the core, the services or another (I5).
+//! [`channel`] joins the doors of two nodes.
 
+pub mod channel;
+mod doorway;
+pub mod droonga;
 pub mod job;
+pub mod sysadm;
+pub mod tls;
+pub mod token;
 pub mod view;
 
+pub use doorway::{Doorway, JOBS_KEPT};
 pub use job::{Action, Job, JobState, Refusal, Request, Step, Strategy};
 pub use view::{NodeView, View};

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use pbx_crds::report::Report;
 
 /// The cluster as this node knows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct View {
     /// Name of the cluster.
     pub cluster: String,
@@ -35,7 +35,7 @@ pub struct View {
 }
 
 /// A node as this node knows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NodeView {
     /// Its name.
     pub name: String,
@@ -45,7 +45,8 @@ pub struct NodeView {
     pub is_up: bool,
     /// Ever heard; of this node always true.
     pub is_known: bool,
-    /// What it tells of itself: of this node always there, of a peer once it has told it.
+    /// What it tells of itself: of this node always there, of a peer once it has told it, and then without the ledger, which all
+    /// nodes share.
     pub report: Option<Arc<Report>>,
 }
 

@@ -59,6 +59,8 @@ pub struct Supervisor {
     needs_traffic_read: bool,
     /// A standby's does not run.
     is_cold: bool,
+    /// A person wants it stopped.
+    is_halted: bool,
     has_config: bool,
     is_active: bool,
     is_leaving: bool,
@@ -82,6 +84,7 @@ impl Supervisor {
     pub fn new(needs_traffic_read: bool, is_cold: bool) -> Self {
         Self {
             is_cold,
+            is_halted: false,
             phase: Phase::Held,
             needs_traffic_read,
             has_config: false,
@@ -107,12 +110,17 @@ impl Supervisor {
     pub fn is_ready(&self) -> bool {
         let may_be_stopped = (self.is_cold && !self.is_active) || self.traffic == Traffic::Here;
         let is_cold_ready = self.phase == Phase::Held && may_be_stopped && self.has_config;
-        !self.is_leaving && (self.phase == Phase::Booted || is_cold_ready)
+        !self.is_leaving && !self.is_halted && (self.phase == Phase::Booted || is_cold_ready)
     }
 
     /// A standby's Asterisk does not run.
     pub fn is_cold(&self) -> bool {
         self.is_cold
+    }
+
+    /// A person wants a standby's Asterisk to stay stopped, or no more.
+    pub fn halt(&mut self, is_halted: bool) {
+        self.is_halted = is_halted;
     }
 
     /// The configuration directory is there.
@@ -219,6 +227,7 @@ impl Supervisor {
         self.phase == Phase::Held
             && self.has_config
             && !self.is_cold
+            && !self.is_halted
             && !self.is_active
             && !self.is_leaving
             && !is_asked

@@ -52,6 +52,9 @@ pub struct LinkView {
 /// All links by seat and number.
 pub type LinkViews = [[LinkView; MAX_LINKS]; MAX_NODES];
 
+/// Addresses of all seats by seat and link, where known.
+pub type Addresses = [[Option<SocketAddr>; MAX_LINKS]; MAX_NODES];
+
 /// A datagram in the buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
@@ -168,6 +171,17 @@ impl Network {
     /// A peer's address, read from its pod: pods have one link.
     pub fn note(&mut self, seat: Seat, address: SocketAddr) {
         self.links[0].book.note(seat, address);
+    }
+
+    /// Where the peers are.
+    pub fn addresses(&self) -> Addresses {
+        let mut addresses = Addresses::default();
+        for (number, link) in self.links.iter().enumerate() {
+            for (seat, known) in addresses.iter_mut().enumerate() {
+                known[number] = link.book.address(Seat(seat as u8));
+            }
+        }
+        addresses
     }
 
     /// How the links are.

@@ -11,6 +11,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pbx_core::{Occupant, Seat};
+use pbx_doors::channel::ChannelKey;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -84,6 +85,15 @@ impl ClusterKey {
         Ok(Self(
             Salt::new(HKDF_SHA256, b"pbx-ha heartbeat v1").extract(bytes),
         ))
+    }
+
+    /// The key of the streams between sidecars: derived apart, so that neither use tells of the other.
+    pub fn channel(&self) -> ChannelKey {
+        let okm = self.0.expand(&[b"pbx-ha channel v1"], HKDF_SHA256);
+        let mut bytes = [0; 32];
+        okm.and_then(|okm| okm.fill(&mut bytes))
+            .expect("the key's length is within HKDF's bound");
+        ChannelKey::new(bytes)
     }
 
     fn session(&self, header: &Header) -> LessSafeKey {

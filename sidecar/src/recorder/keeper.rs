@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::file::{self, FlightStore, Header};
-use super::{Occasion, Shot};
+use super::{Occasion, REST, Shot};
 use crate::config::Checked;
 use crate::daemon::ToCore;
 
@@ -21,7 +21,7 @@ use crate::daemon::ToCore;
 const FOLDER: &str = "flights";
 /// Copies on their way to readers: a slow one keeps its megabyte, and the others ask again.
 const MAX_READERS: usize = 2;
-/// The core answers within a step; a core that does not is stuck.
+/// The core answers within a step, and gives a copy every half second; a core that does not is stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Gets copies from the core, on request.
@@ -61,8 +61,8 @@ impl FlightDoor {
         }
     }
 
-    /// The whole file of now, and the reader's place, to be kept until it has read; `None`: another was taken just before, too
-    /// many are being read, or the core is stuck.
+    /// The whole file of now, and the reader's place, to be kept until it has read; `None`: too many are being read, many ask at
+    /// once, or the core is stuck.
     pub async fn take(&self) -> Option<(Vec<u8>, OwnedSemaphorePermit)> {
         let place = self.readers.clone().try_acquire_owned().ok()?;
         let shot = self.ask().await?;
@@ -71,10 +71,19 @@ impl FlightDoor {
         Some((bytes, place))
     }
 
+    /// Right behind another copy the core gives none: who asks then gets his a little later.
     async fn ask(&self) -> Option<Shot> {
-        let (reply, answer) = oneshot::channel();
-        self.to_core.try_send(ToCore::TakeFlight(reply)).ok()?;
-        tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()?
+        let asked = async {
+            loop {
+                let (reply, answer) = oneshot::channel();
+                self.to_core.try_send(ToCore::TakeFlight(reply)).ok()?;
+                if let Some(shot) = answer.await.ok()? {
+                    return Some(shot);
+                }
+                tokio::time::sleep(REST).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.ok()?
     }
 }
 
@@ -107,7 +116,7 @@ impl Keeper {
         if let Some(shot) = self.door.ask().await {
             self.keep(shot);
         } else {
-            tracing::warn!("no flight is written: another was taken just before");
+            tracing::warn!("no flight is written: the core gave no copy");
         }
     }
 

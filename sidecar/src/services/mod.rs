@@ -1,9 +1,11 @@
 //! Everything that may wait, on one thread beside the core's: API calls, traffic, Asterisk's boot and trunks, history, report.
 //!
-//! Reading order: this file (state, loop, dispatch), [`pbx`] (Asterisk), [`traffic`] (the EndpointSlice), [`host`] (floating addresses).
+//! Reading order: this file (state, loop, dispatch), [`pbx`] (Asterisk), [`traffic`] (the EndpointSlice), [`host`] (floating addresses),
+//! [`actions`] (what doors ask for).
 //!
 //! One owner of all state: events come in through one bounded queue, what takes time is a task that ends in an event.
 
+mod actions;
 mod health;
 mod host;
 mod moves;
@@ -51,6 +53,7 @@ use crate::report::{Known, build_report, slow_link};
 use crate::request_file;
 use crate::switchover::Desk;
 
+pub use self::actions::Jobs;
 use self::health::Health;
 pub use self::host::Host;
 
@@ -130,6 +133,7 @@ pub struct Services {
     objects: Option<Objects>,
     host: Option<Host>,
     channels: Channels,
+    jobs: Jobs,
     metrics: Metrics,
     done: mpsc::Sender<Done>,
     history: History,
@@ -184,6 +188,7 @@ impl Services {
         objects: Option<Objects>,
         host: Option<Host>,
         channels: Channels,
+        jobs: Jobs,
         metrics: Metrics,
         history: History,
     ) -> (Self, mpsc::Receiver<Done>) {
@@ -215,6 +220,7 @@ impl Services {
             objects,
             host,
             channels,
+            jobs,
             metrics,
             done,
             history,
@@ -272,6 +278,7 @@ impl Services {
                 },
                 Some(done) = done.recv() => self.on_done(done),
                 event = host::next_event(&mut self.host) => self.on_host(event),
+                request = self.jobs.next_request() => self.on_request(request),
                 changed = self.channels.view.changed() => if changed.is_err() { return },
                 _ = terminate.recv() => {
                     self.is_signalled = true;
@@ -288,6 +295,7 @@ impl Services {
             self.tend_moves();
             self.tend_reload();
             self.tend_end();
+            self.tend_job();
             self.tell_condition();
             self.publish();
         }
@@ -454,6 +462,7 @@ impl Services {
             self.supervisor.next_deadline(),
             self.health_deadline(),
             self.may_take_over_until,
+            self.jobs.next_deadline(),
             self.rollover.next_deadline(),
             self.told_config_at.map(|at| at.after(TELL_INTERVAL)),
         ];

@@ -28,7 +28,7 @@ const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Services {
     /// The annotation of the resource says something new.
-    pub(super) fn on_request(&mut self, value: &str) {
+    pub(super) fn on_wish(&mut self, value: &str) {
         let is_here = self.active_epoch.is_some();
         let asked = match request::parse(value) {
             Ok(asked) => asked,
@@ -66,7 +66,7 @@ impl Services {
         match value {
             "pause" => self.set_paused(true),
             "resume" => self.set_paused(false),
-            other => self.on_request(other),
+            other => self.on_wish(other),
         }
     }
 

@@ -81,6 +81,11 @@ impl Services {
     pub(super) fn on_reloaded(&mut self, failure: Option<String>) {
         self.is_reloading = false;
         self.tell_reloading(false);
+        self.end_reload_job(failure.as_deref());
+        // One that a person asked for changes nothing of what is on its way.
+        if self.before_candidate.is_none() {
+            return;
+        }
         match failure {
             None => {
                 tracing::info!("the new configuration is applied by a reload");
@@ -92,11 +97,8 @@ impl Services {
                     error,
                     "Asterisk could not be reloaded: the configuration before is given back"
                 );
-                let is_again = self.before_candidate.is_none();
                 self.go_back(&error);
-                if !is_again {
-                    self.reload();
-                }
+                self.reload();
             }
         }
     }

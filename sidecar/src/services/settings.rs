@@ -22,7 +22,7 @@ impl Services {
             && !is_first
             && before.flatten().as_deref() != Some(&value)
         {
-            self.on_request(&value);
+            self.on_wish(&value);
         }
     }
 

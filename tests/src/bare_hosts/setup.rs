@@ -12,6 +12,7 @@ use pbx_crds::sidecar_config::{
     AsteriskConfig, FenceConfig, HeartbeatConfig, LinkAddress, NetworkConfig, PeerConfig,
     SidecarConfig, VipConfig,
 };
+use pbx_crds::sidecar_doors::{DoorsConfig, DroongaDoor, SysadmDoor};
 
 use super::{BareHosts, VIP, VIP6, name_of, write};
 use crate::netns::HOST_LINK;
@@ -20,6 +21,8 @@ use crate::progress::output_of;
 /// Where an Asterisk without a floating address listens.
 const ANY: &str = "0.0.0.0";
 const KEY: [u8; 32] = [0x5a; 32];
+/// What the doors of each host ask for.
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 impl BareHosts {
     pub(super) fn prepare(&self, index: usize) -> Result<()> {
@@ -34,6 +37,7 @@ impl BareHosts {
             write(&home.join("user").join(name), text.as_bytes())?;
         }
         write(&home.join("key"), &KEY)?;
+        write(&home.join("token"), TOKEN.as_bytes())?;
         let settings = serde_yaml::to_string(&self.settings(index, &home))
             .context("write the sidecar's file")?;
         write(&home.join("sidecar.yaml"), settings.as_bytes())?;
@@ -131,6 +135,7 @@ impl BareHosts {
             hooks: self.settings.hooks.clone(),
             paused: false,
             http: SocketAddr::from((any, HTTP_PORT)),
+            doors: doors(home),
             asterisk: AsteriskConfig {
                 guard_socket: home.join("guard.sock"),
                 defaults_dir: self.rootfs.join("etc/asterisk"),
@@ -161,6 +166,16 @@ impl BareHosts {
                 vec![link("wan", at(cable.address)), link("lan", first)]
             }),
         }
+    }
+}
+
+/// All that need nothing but a token.
+fn doors(home: &Path) -> DoorsConfig {
+    DoorsConfig {
+        token_file: Some(home.join("token")),
+        sysadm: Some(SysadmDoor::default()),
+        droonga: Some(DroongaDoor::default()),
+        ..DoorsConfig::default()
     }
 }
 

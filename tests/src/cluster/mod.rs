@@ -188,6 +188,11 @@ impl Cluster {
         node.address()
     }
 
+    /// Hardware address of a node.
+    pub fn hardware_of(&self, node: NodeId) -> [u8; 6] {
+        node.host().hardware()
+    }
+
     /// Every pod with running containers, on all nodes.
     pub fn running_pods(&self) -> Vec<RunningPod> {
         self.nodes

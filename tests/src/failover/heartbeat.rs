@@ -156,7 +156,8 @@ impl Contender for Heartbeat {
             let (first, second) = (sees(0), sees(1));
             let mut held = [first.1.as_str(), second.1.as_str()];
             held.sort_unstable();
-            Ok(first.0 && second.0 && matches!(held, ["all", "none"] | ["foreign", "local"]))
+            // Whose own resources are none holds its own too.
+            Ok(first.0 && second.0 && matches!(held, ["all", "none"] | ["local", "local"]))
         })
     }
 

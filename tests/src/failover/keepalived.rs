@@ -1,4 +1,4 @@
-//! Debian's keepalived at an advertisement every 10 ms: two nodes, a file that says whether the service lives, no preemption.
+//! Debian's keepalived: two nodes, a file that says whether the service lives, no preemption.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -18,14 +18,16 @@ const WHOLE_LIMIT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Keepalived {
     hosts: SimpleHosts,
+    advertise_every: Duration,
 }
 
 impl Keepalived {
-    /// Starts it. `responder` is the command of the service.
-    pub fn start(name: &str, responder: &[String]) -> Result<Self> {
+    /// Starts it. `responder` is the command of the service; keepalived counts in hundredths of a second.
+    pub fn start(name: &str, responder: &[String], advertise_every: Duration) -> Result<Self> {
         require("keepalived", "keepalived")?;
         let mut this = Self {
             hosts: SimpleHosts::create(name, NODES, responder)?,
+            advertise_every,
         };
         for node in 0..usize::from(NODES) {
             let file = this.hosts.home(node).join("keepalived.conf");
@@ -75,9 +77,10 @@ impl Keepalived {
              vrrp_rlimit_rttime 2000000\n vrrp_no_swap\n}}\n\
              track_file service {{\n file {}\n weight 0\n}}\n\
              vrrp_instance office {{\n interface {HOST_LINK}\n state BACKUP\n nopreempt\n virtual_router_id 51\n \
-             priority {priority}\n advert_int 0.01\n virtual_ipaddress {{\n  {}/24 dev {HOST_LINK}\n }}\n \
+             priority {priority}\n advert_int {:.2}\n virtual_ipaddress {{\n  {}/24 dev {HOST_LINK}\n }}\n \
              track_file {{\n  service\n }}\n}}\n",
             self.hosts.state(node).display(),
+            self.advertise_every.as_secs_f64(),
             TARGET.ip()
         )
     }

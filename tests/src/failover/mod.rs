@@ -1,7 +1,7 @@
 //! Failovers of different systems, measured alike: the same switch, the same faults, the same client that asks every 2 ms.
 //!
 //! Reading order: [`log`] (what was seen, and what it means), [`probe`] (who asks), this file (a fault and its figures), then the
-//! systems: [`ours`], [`keepalived`], [`heartbeat`], [`fixed`] (a control that cannot fail over).
+//! systems: [`ours`], [`keepalived`], [`heartbeat`], [`pacemaker`], [`fixed`] (a control that cannot fail over).
 //!
 //! What is left out: Kubernetes. `cargo xtask bench e2e` measures that.
 
@@ -11,6 +11,7 @@ pub mod heartbeat;
 pub mod keepalived;
 pub mod log;
 pub mod ours;
+pub mod pacemaker;
 pub mod probe;
 pub mod responder;
 mod simple_hosts;

@@ -1,5 +1,5 @@
 //! The images of this project's own programs, built from the working tree. The programs are
-//! linked statically, so their images hold nothing but them.
+//! linked statically, so their images hold nothing but them; the sidecar's also has nft.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +17,8 @@ const CONTAINER_PACKAGES: [&str; 3] = ["pbx-operator", "pbx-sidecar", "pbx-guard
 const NSSWITCH: &[u8] = b"passwd: files\ngroup: files\nhosts: files dns\n";
 const PASSWD: &[u8] =
     b"root:x:0:0:root:/:/sbin/nologin\npbx:x:65532:65532:pbx-ha:/:/sbin/nologin\n";
+
+const NFT: &str = "/usr/sbin/nft";
 
 /// How the programs are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +90,8 @@ fn build_own_images(profile: Profile, target: &Path) -> Result<(Image, Image)> {
     let archives = target.join("images");
     std::fs::create_dir_all(&archives).with_context(|| format!("create {}", archives.display()))?;
     let operator = small_image("operator", &programs, &["pbx-operator"]);
-    let sidecar = small_image("sidecar", &programs, &["pbx-sidecar", "pbx-guard"]);
+    let mut sidecar = small_image("sidecar", &programs, &["pbx-sidecar", "pbx-guard"]);
+    sidecar.files.extend(nft_files()?);
     Ok((
         build_image(&operator, &archives.join("operator.tar"))?,
         build_image(&sidecar, &archives.join("sidecar.tar"))?,
@@ -115,6 +118,20 @@ fn small_image(name: &str, folder: &Path, programs: &[&str]) -> ImageSpec {
     programs.iter().fold(spec, |spec, program| {
         spec.with_program(&format!("usr/bin/{program}"), &folder.join(program))
     })
+}
+
+/// This machine's nft and its libraries: what loads the fence of floating addresses, as in `docker/sidecar.Dockerfile`.
+fn nft_files() -> Result<Vec<ImageFile>> {
+    let libraries = output_of(Command::new("ldd").arg(NFT)).context("list the libraries of nft")?;
+    let paths = libraries
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    let file = |path: &str| ImageFile {
+        path: path.trim_start_matches('/').into(),
+        content: FileContent::Host(path.into()),
+        mode: 0o755,
+    };
+    Ok(paths.chain([NFT]).map(file).collect())
 }
 
 fn compile(profile: Profile, target: &Path) -> Result<()> {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::moves::{Move, Steps, observe};
 use crate::clock::Moment;
 use crate::cluster::wait_until;
-use crate::office::{CONFIG_MAP, NAME, NAMESPACE, Office};
+use crate::office::{NAME, NAMESPACE, Office};
 
 const REPLACED_TIMEOUT: Duration = Duration::from_secs(90);
 

@@ -8,6 +8,7 @@ mod e2e;
 mod failover;
 mod figures;
 mod groups;
+mod latency;
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -16,6 +17,8 @@ pub(crate) enum Command {
     E2e(e2e::Arguments),
     /// An Asterisk that hangs, drains and reloads, on bare hosts (needs root; 15 minutes)
     Asterisk(asterisk::Arguments),
+    /// Where the time of a failover goes, by the flight recorders, on the local cluster (needs root; a few minutes)
+    Latency(latency::Arguments),
     /// pbx-ha on bare hosts against keepalived, in turns, under the same faults (needs root, keepalived and nft; ends within 30 minutes)
     Failover(failover::Arguments),
 }
@@ -25,6 +28,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Asterisk(arguments) => asterisk::run(&arguments),
         Command::E2e(arguments) => e2e::run(&arguments),
+        Command::Latency(arguments) => latency::run(&arguments),
         Command::Failover(arguments) => failover::run(&arguments),
     }
 }

@@ -13,7 +13,7 @@ use pbx_crds::sidecar_config::{
 use pbx_crds::switchover::{DrillSpec, FailoverMode, SwitchoverSpec};
 use sha2::{Digest, Sha256};
 
-use super::{ValidatedCluster, metadata};
+use super::{ValidatedCluster, doors, metadata};
 use crate::cluster::dereference::short_hex;
 
 /// Entry of the ConfigMap, and name of the file in the pod.
@@ -78,6 +78,7 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
         hooks: Vec::new(),
         paused: false,
         http: ([0, 0, 0, 0], names::HTTP_PORT).into(),
+        doors: doors::config(&cluster.doors),
         asterisk: AsteriskConfig {
             guard_socket: "/run/pbx-ha/guard.sock".into(),
             defaults_dir: "/run/pbx-ha/defaults".into(),
@@ -87,11 +88,11 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
             standby: cluster.standby,
         },
         record_dir: "/run/pbx-ha/record".into(),
-        network: None,
+        network: cluster.floating.clone(),
         kubernetes: Some(KubernetesConfig {
             namespace: cluster.namespace.clone(),
             lease: names::lease(&cluster.name),
-            endpoint_slice: Some(EndpointSliceConfig {
+            endpoint_slice: cluster.floating.is_none().then(|| EndpointSliceConfig {
                 name: names::endpoint_slice(&cluster.name),
                 ports: with_target_ports(&cluster.service.ports),
             }),

@@ -5,6 +5,7 @@
 
 mod config_map;
 mod disruption_budget;
+mod doors;
 mod endpoint_slice;
 mod pod;
 mod rbac;
@@ -34,14 +35,21 @@ pub struct Resources {
     pub role_binding: RoleBinding,
     /// The sidecars' file.
     pub sidecar_config: ConfigMap,
-    /// Where phones and trunks go.
-    pub service: Service,
-    /// Its one endpoint: ports and metadata only, the endpoints are the sidecars'.
-    pub endpoint_slice: EndpointSlice,
+    /// Where phones and trunks go; `None`: to floating addresses.
+    pub traffic: Option<Traffic>,
     /// Keeps voluntary disruptions to one pod at a time.
     pub disruption_budget: PodDisruptionBudget,
     /// The pods; `None` while their ConfigMap is missing, so that what runs is left alone.
     pub stateful_set: Option<StatefulSet>,
+}
+
+/// Where phones and trunks go in Pod mode.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    /// The Service without a selector.
+    pub service: Service,
+    /// Its one endpoint: ports and metadata only, the endpoints are the sidecars'.
+    pub endpoint_slice: EndpointSlice,
 }
 
 /// Builds all objects of `cluster`.
@@ -60,8 +68,10 @@ pub fn build(cluster: &ValidatedCluster) -> Resources {
         role: rbac::role(cluster),
         role_binding: rbac::role_binding(cluster),
         sidecar_config: config_map::build(cluster, sidecar_yaml),
-        service: service::build(cluster),
-        endpoint_slice: endpoint_slice::build(cluster),
+        traffic: cluster.floating.is_none().then(|| Traffic {
+            service: service::build(cluster),
+            endpoint_slice: endpoint_slice::build(cluster),
+        }),
         disruption_budget: disruption_budget::build(cluster),
         stateful_set,
     }
@@ -111,6 +121,12 @@ asterisk:
   topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]
 network: {service: {type: LoadBalancer, annotations: {a: b}, ports: [{name: sip, port: 5060, targetPort: 5062}]}}
 failover: {preferredNode: office-1, deadtime: 2s}
+doors: {tokenSecret: t, tlsSecret: c, http: {tlsPort: 8443}, haast: {port: 3002}, sysadm: {enabled: true}, droonga: {enabled: true}, ami: {enabled: true, tlsPort: 5039, usersSecret: u}}
+";
+
+    const FLOATING: &str = "
+asterisk: {config: {configMap: a}}
+network: {mode: Host, vip: [{address: 192.0.2.50/24, interface: eth0}], fence: {ports: [{port: 5060}]}}
 ";
 
     fn yaml(spec: &str) -> String {
@@ -119,11 +135,13 @@ failover: {preferredNode: office-1, deadtime: 2s}
             role,
             role_binding,
             sidecar_config,
-            service,
-            endpoint_slice,
+            traffic,
             disruption_budget,
             stateful_set,
         } = build(&testing::validated(spec));
+        let (service, endpoint_slice) = traffic
+            .map(|traffic| (traffic.service, traffic.endpoint_slice))
+            .unzip();
         [
             serde_yaml::to_string(&service_account),
             serde_yaml::to_string(&role),
@@ -146,6 +164,11 @@ failover: {preferredNode: office-1, deadtime: 2s}
     #[test]
     fn the_objects_of_a_cluster_with_everything_set() {
         insta::assert_snapshot!(yaml(FULL));
+    }
+
+    #[test]
+    fn the_objects_of_a_cluster_with_a_floating_address() {
+        insta::assert_snapshot!(yaml(FLOATING));
     }
 
     #[test]

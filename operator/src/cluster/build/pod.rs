@@ -36,6 +36,11 @@ pub fn build(cluster: &ValidatedCluster) -> PodSpec {
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(grace_seconds(cluster)),
         security_context: Some(security_context()),
+        host_network: cluster.floating.is_some().then_some(true),
+        dns_policy: cluster
+            .floating
+            .is_some()
+            .then(|| "ClusterFirstWithHostNet".into()),
         dns_config: Some(short_dns()),
         host_aliases: Some(vec![own_names(cluster)]),
         image_pull_secrets: non_empty(&cluster.image_pull_secrets),
@@ -99,25 +104,33 @@ fn short_dns() -> PodDNSConfig {
     }
 }
 
-/// Preferred, not required: two pods on one node are better than one pod.
+/// Preferred, not required: two pods on one node are better than one pod. On the host's network they would want the same ports.
 fn apart(cluster: &ValidatedCluster) -> Affinity {
-    Affinity {
-        pod_anti_affinity: Some(PodAntiAffinity {
-            preferred_during_scheduling_ignored_during_execution: Some(vec![
-                WeightedPodAffinityTerm {
-                    weight: 100,
-                    pod_affinity_term: PodAffinityTerm {
-                        topology_key: "kubernetes.io/hostname".into(),
-                        label_selector: Some(LabelSelector {
-                            match_labels: Some(stateful_set::selector(cluster)),
-                            ..LabelSelector::default()
-                        }),
-                        ..PodAffinityTerm::default()
-                    },
-                },
-            ]),
-            ..PodAntiAffinity::default()
+    let another_node = PodAffinityTerm {
+        topology_key: "kubernetes.io/hostname".into(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(stateful_set::selector(cluster)),
+            ..LabelSelector::default()
         }),
+        ..PodAffinityTerm::default()
+    };
+    let rule = if cluster.floating.is_some() {
+        PodAntiAffinity {
+            required_during_scheduling_ignored_during_execution: Some(vec![another_node]),
+            ..PodAntiAffinity::default()
+        }
+    } else {
+        let preferred = WeightedPodAffinityTerm {
+            weight: 100,
+            pod_affinity_term: another_node,
+        };
+        PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![preferred]),
+            ..PodAntiAffinity::default()
+        }
+    };
+    Affinity {
+        pod_anti_affinity: Some(rule),
         ..Affinity::default()
     }
 }

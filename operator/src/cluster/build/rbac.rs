@@ -19,29 +19,32 @@ pub fn service_account(cluster: &ValidatedCluster) -> ServiceAccount {
 pub fn role(cluster: &ValidatedCluster) -> Role {
     let name = &cluster.name;
     let pods = (0..cluster.nodes).map(|seat| names::pod(name, seat));
+    let mut rules = vec![
+        rule(
+            "coordination.k8s.io",
+            "leases",
+            vec![names::lease(name)],
+            &["get", "patch", "update"],
+        ),
+        rule(
+            names::GROUP,
+            "pbxclusters",
+            vec![name.clone()],
+            &["get", "list", "watch"],
+        ),
+        rule("", "pods", pods.collect(), &["get"]),
+    ];
+    if cluster.floating.is_none() {
+        rules.push(rule(
+            "discovery.k8s.io",
+            "endpointslices",
+            vec![names::endpoint_slice(name)],
+            &["get", "list", "watch", "patch", "update"],
+        ));
+    }
     Role {
         metadata: metadata(cluster, names::sidecar_account(name)),
-        rules: Some(vec![
-            rule(
-                "coordination.k8s.io",
-                "leases",
-                vec![names::lease(name)],
-                &["get", "patch", "update"],
-            ),
-            rule(
-                "discovery.k8s.io",
-                "endpointslices",
-                vec![names::endpoint_slice(name)],
-                &["get", "list", "watch", "patch", "update"],
-            ),
-            rule(
-                names::GROUP,
-                "pbxclusters",
-                vec![name.clone()],
-                &["get", "list", "watch"],
-            ),
-            rule("", "pods", pods.collect(), &["get"]),
-        ]),
+        rules: Some(rules),
     }
 }
 

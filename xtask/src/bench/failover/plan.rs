@@ -9,10 +9,15 @@ use pbx_tests::failover::fixed::Fixed;
 use pbx_tests::failover::heartbeat::Heartbeat;
 use pbx_tests::failover::keepalived::Keepalived;
 use pbx_tests::failover::ours::Ours;
+use pbx_tests::failover::pacemaker::Pacemaker;
 use pbx_tests::failover::{Contender, Fault};
 
 /// The peer that goals are held against.
 pub(super) const PEER: &str = "keepalived-10ms";
+/// The peer that the cost is held against: it beats as often as our defaults.
+pub(super) const COST_PEER: &str = "keepalived-100ms";
+/// Our system with every timing as it is by default.
+pub(super) const DEFAULTS: &str = "pbx-ha-default";
 const CONTROL: &str = "control";
 const HEARTBEAT: &str = "heartbeat-500ms";
 
@@ -44,7 +49,7 @@ pub(super) enum Goal {
     Detected(f64),
 }
 
-pub(super) const SYSTEMS: [System; 5] = [
+pub(super) const SYSTEMS: [System; 8] = [
     System {
         name: CONTROL,
         start: || Ok(Box::new(Fixed::start("foCtl", &responder()?)?)),
@@ -52,13 +57,28 @@ pub(super) const SYSTEMS: [System; 5] = [
     },
     System {
         name: PEER,
-        start: || Ok(Box::new(Keepalived::start("foKa", &responder()?)?)),
+        start: || keepalived(Duration::from_millis(10)),
+        is_ours: false,
+    },
+    System {
+        name: COST_PEER,
+        start: || keepalived(Duration::from_millis(100)),
         is_ours: false,
     },
     System {
         name: HEARTBEAT,
         start: || Ok(Box::new(Heartbeat::start("foHb", &responder()?)?)),
         is_ours: false,
+    },
+    System {
+        name: "pacemaker-300ms",
+        start: || Ok(Box::new(Pacemaker::start("foPm", &responder()?)?)),
+        is_ours: false,
+    },
+    System {
+        name: DEFAULTS,
+        start: || Ok(Box::new(Ours::start("foUs", FailoverSpec::default())?)),
+        is_ours: true,
     },
     System {
         name: "pbx-ha-300ms",
@@ -142,10 +162,10 @@ pub(super) const FIGURES: [Figure; 11] = [
 ];
 
 impl System {
-    /// The control cannot fail over, and heartbeat does not watch its service.
+    /// The control cannot fail over, two are there for their cost, and heartbeat does not watch its service.
     pub(super) fn suffers(&self, figure: &Figure) -> bool {
         match self.name {
-            CONTROL => figure.fault == Fault::None,
+            CONTROL | COST_PEER | DEFAULTS => figure.fault == Fault::None,
             HEARTBEAT => figure.fault != Fault::Kill,
             _ => true,
         }
@@ -164,6 +184,11 @@ const fn figure(name: &'static str, fault: Fault, goal: Goal, moves: Option<bool
 fn timing(keepalive: &str, warntime: &str, deadtime: &str) -> Result<FailoverSpec> {
     let text = format!("{{keepalive: {keepalive}, warntime: {warntime}, deadtime: {deadtime}}}");
     serde_yaml::from_str(&text).context("read the timing")
+}
+
+fn keepalived(advertise_every: Duration) -> Result<Box<dyn Contender>> {
+    let started = Keepalived::start("foKa", &responder()?, advertise_every)?;
+    Ok(Box::new(started))
 }
 
 /// This program itself is the small service.

@@ -7,12 +7,15 @@ use pbx_tests::failover::Run;
 use pbx_tests::failover::cost::Cost;
 use serde::Serialize;
 
-use super::plan::{Figure, Goal, PEER, System};
+use super::plan::{COST_PEER, DEFAULTS, Figure, Goal, PEER, System};
 
 /// Below it a run without a fault shows nothing but the interval of asking.
 const SHORTEST_DEADTIME: &str = "80ms";
 /// The peer's time and this much is allowed with the shortest deadtime.
 const ALLOWANCE_MS: f64 = 10.0;
+/// What a node may cost with the default timings.
+const MOST_CPU_S_PER_H: f64 = 5.0;
+const MOST_RSS_MIB: f64 = 10.0;
 
 /// All runs.
 #[derive(Default)]
@@ -129,23 +132,34 @@ impl Measured {
 
     fn cost_rows(&self, system: &'static System) -> Option<[Row; 2]> {
         let cost = self.costs.get(system.name)?;
-        let peer = self.costs.get(PEER).filter(|_| system.is_ours);
-        let cpu = row_of(
+        let is_judged = system.name == DEFAULTS;
+        let peer = self.costs.get(COST_PEER).filter(|_| is_judged);
+        let mut cpu = row_of(
             "failover.cost_cpu",
             system.name,
             "s/h",
             vec![cost.cpu_s_per_h],
             peer.map(|peer| peer.cpu_s_per_h),
         );
-        let rss = row_of(
+        let mut rss = row_of(
             "failover.cost_rss",
             system.name,
             "MiB",
             vec![cost.rss_mib],
             peer.map(|peer| peer.rss_mib),
         );
+        if is_judged {
+            let half = peer.map_or(MOST_CPU_S_PER_H, |peer| peer.cpu_s_per_h / 2.0);
+            judge(&mut cpu, MOST_CPU_S_PER_H.min(half));
+            judge(&mut rss, MOST_RSS_MIB);
+        }
         Some([cpu, rss])
     }
+}
+
+fn judge(row: &mut Row, most: f64) {
+    row.goal = format!("≤ {most:.1} {}", row.unit);
+    row.met = Some(row.max <= most);
 }
 
 fn row_of(
@@ -278,7 +292,10 @@ mod tests {
     }
 
     fn kill_row(peer_ms: f64, own: Run) -> Row {
-        let ours = SYSTEMS.iter().find(|system| system.is_ours).unwrap();
+        let ours = SYSTEMS
+            .iter()
+            .find(|one| one.name == "pbx-ha-300ms")
+            .unwrap();
         let kill = FIGURES
             .iter()
             .find(|figure| figure.name == "failover.kill")
@@ -300,6 +317,24 @@ mod tests {
     fn an_answer_by_two_or_a_move_that_failed_misses_every_goal() {
         assert_eq!(kill_row(24.0, run(8.0, 1, true)).met, Some(false));
         assert_eq!(kill_row(24.0, run(8.0, 0, false)).met, Some(false));
+    }
+
+    #[test]
+    fn the_cost_is_held_against_half_of_what_the_peer_costs() {
+        let ours = SYSTEMS.iter().find(|one| one.name == DEFAULTS).unwrap();
+        let cost = |cpu_s_per_h: f64| Cost {
+            cpu_s_per_h,
+            rss_mib: 9.0,
+        };
+        let mut measured = Measured::default();
+        measured.note_cost(COST_PEER, cost(8.0));
+        measured.note_cost(DEFAULTS, cost(4.5));
+        let met: Vec<_> = measured
+            .rows(&[ours], &[])
+            .iter()
+            .map(|row| row.met)
+            .collect();
+        assert_eq!(met, [Some(false), Some(true)]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use pbx_crds::names;
 
 use super::{ValidatedCluster, grace_seconds, volumes};
+use crate::cluster::build::doors;
 
 const GUARD: &str = "/pbx-ha/bin/pbx-guard";
 
@@ -48,15 +49,17 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
             volumes::SIDECAR_FILE,
         ])),
         env: Some(downward_env()),
-        ports: Some(vec![
-            port("http", names::HTTP_PORT, "TCP"),
-            port("heartbeat", names::HEARTBEAT_PORT, "UDP"),
-        ]),
+        ports: Some(ports(cluster)),
         lifecycle: Some(install_guard()),
         readiness_probe: Some(probe("/readyz", 2, 1)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
         resources: Some(small()),
         volume_mounts: Some(volumes::sidecar_mounts(cluster)),
+        security_context: Some(if cluster.floating.is_some() {
+            with_network_rights()
+        } else {
+            restricted()
+        }),
         ..sidecar_image(cluster)
     }
 }
@@ -102,7 +105,6 @@ fn sidecar_image(cluster: &ValidatedCluster) -> Container {
     Container {
         image: Some(cluster.sidecar_image.clone()),
         image_pull_policy: Some(cluster.sidecar_pull_policy.clone()),
-        security_context: Some(restricted()),
         ..Container::default()
     }
 }
@@ -125,6 +127,20 @@ fn restricted() -> SecurityContext {
             add: None,
         }),
         ..SecurityContext::default()
+    }
+}
+
+/// Floating addresses and their fence need NET_ADMIN, their announcements NET_RAW. Kubernetes gives capabilities to root only;
+/// without the others, this root may no more than the group that the files of the pod belong to.
+fn with_network_rights() -> SecurityContext {
+    SecurityContext {
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: Some(words(&["NET_ADMIN", "NET_RAW"])),
+        }),
+        run_as_user: Some(0),
+        run_as_non_root: Some(false),
+        ..restricted()
     }
 }
 
@@ -185,6 +201,17 @@ fn port(name: &str, number: u16, protocol: &str) -> ContainerPort {
         protocol: Some(protocol.into()),
         ..ContainerPort::default()
     }
+}
+
+fn ports(cluster: &ValidatedCluster) -> Vec<ContainerPort> {
+    let mut ports = vec![
+        port("http", names::HTTP_PORT, "TCP"),
+        port("heartbeat", names::HEARTBEAT_PORT, "UDP"),
+        port("peers", names::HEARTBEAT_PORT, "TCP"),
+    ];
+    let doors = doors::ports(&cluster.doors);
+    ports.extend(doors.map(|(name, number)| port(name, number, "TCP")));
+    ports
 }
 
 fn words(command: &[&str]) -> Vec<String> {

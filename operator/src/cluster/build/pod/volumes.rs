@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use pbx_crds::names;
 
 use super::ValidatedCluster;
-use crate::cluster::build::config_map;
+use crate::cluster::build::{config_map, doors};
 
 /// The sidecar's file.
 pub const SIDECAR_FILE: &str = "/etc/pbx-ha/sidecar.yaml";
@@ -35,6 +35,8 @@ pub fn all(cluster: &ValidatedCluster) -> Vec<Volume> {
     volumes.extend(cluster.config_map.as_deref().map(user_config_map));
     let secrets = cluster.config_secrets.iter().enumerate();
     volumes.extend(secrets.map(|(index, name)| secret(&secret_volume(index), name.clone())));
+    let doors = doors::secrets(&cluster.doors);
+    volumes.extend(doors.map(|door| secret(door.volume, door.name.clone())));
     volumes
 }
 
@@ -90,6 +92,9 @@ pub fn sidecar_mounts(cluster: &ValidatedCluster) -> Vec<VolumeMount> {
             &config_map::secret_dir(index),
         ));
     }
+    // Whole folders: the files in them change with the Secret.
+    let doors = doors::secrets(&cluster.doors);
+    mounts.extend(doors.map(|door| read_only(door.volume, door.dir)));
     mounts
 }
 

@@ -1,69 +1,28 @@
-//! The sidecar's HTTP: what it is, what it counts, whether it lives. Read-only; nothing here can slow the core (I5): it sees a
-//! `watch` of the report and atomics, and a slow reader misses intermediate states.
+//! What is read: the report, its stream, whether the sidecar lives and is ready, metrics, the flight recorder.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use futures::Stream;
-use pbx_crds::names::REPORT_STREAM_PATH;
 use pbx_crds::report::{Report, ReportedRole};
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use crate::metrics::{Metrics, Seconds};
-use crate::recorder::keeper::FlightDoor;
+use super::Shared;
+use crate::metrics::Seconds;
 
-/// Streams at a time: the operator's replicas and a few people.
-const MAX_STREAMS: usize = 32;
 /// Of a flight.
 const PIECE_BYTES: usize = 64 << 10;
 /// An empty line this often shows a reader that the stream lives.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// A core that made no step for so long is stuck: its ticks come every keepalive.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
-
-#[derive(Clone)]
-struct Shared {
-    report: watch::Receiver<Arc<Report>>,
-    metrics: Metrics,
-    streams: Arc<Semaphore>,
-    door: FlightDoor,
-}
-
-/// Serves on `address` until the process ends.
-pub async fn serve(
-    address: SocketAddr,
-    report: watch::Receiver<Arc<Report>>,
-    metrics: Metrics,
-    door: FlightDoor,
-) -> std::io::Result<()> {
-    let shared = Shared {
-        report,
-        metrics,
-        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
-        door,
-    };
-    let router = Router::new()
-        .route("/status", get(status))
-        .route("/v1/status", get(status))
-        .route(REPORT_STREAM_PATH, get(stream))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_text))
-        .route("/debug/flight", get(flight))
-        .with_state(shared);
-    axum::serve(TcpListener::bind(address).await?, router).await
-}
 
 /// The report, and what changes too often to be told to streams and the operator.
 #[derive(Serialize)]
@@ -83,7 +42,7 @@ struct LinkTime {
     jitter_ms: f64,
 }
 
-async fn status(State(shared): State<Shared>) -> Response {
+pub async fn status(State(shared): State<Shared>) -> Response {
     let report = shared.report.borrow().clone();
     let links = shared.metrics.all_links().filter(|link| link.is_measured());
     let milliseconds = |gauge: &Seconds| (gauge.get() * 1e6).round() / 1e3;
@@ -101,7 +60,7 @@ async fn status(State(shared): State<Shared>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-async fn stream(State(shared): State<Shared>) -> Response {
+pub async fn stream(State(shared): State<Shared>) -> Response {
     let Ok(permit) = shared.streams.clone().try_acquire_owned() else {
         return (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -136,7 +95,7 @@ fn lines(
 }
 
 /// Looks at the core's loop alone: a container must not be restarted because something else is slow.
-async fn healthz(State(shared): State<Shared>) -> Response {
+pub async fn healthz(State(shared): State<Shared>) -> Response {
     let last = shared.metrics.last_step_at_ns.load(Ordering::Relaxed);
     let silent = Duration::from_nanos(pbx_guard::boot_now_ns().saturating_sub(last));
     if silent < STUCK_AFTER {
@@ -151,7 +110,7 @@ async fn healthz(State(shared): State<Shared>) -> Response {
 }
 
 /// Admitted, out of quarantine, fully booted: independent of the role and of the API.
-async fn readyz(State(shared): State<Shared>) -> Response {
+pub async fn readyz(State(shared): State<Shared>) -> Response {
     let report = shared.report.borrow().clone();
     if report.ready || report.role == ReportedRole::Active {
         "ok\n".into_response()
@@ -164,7 +123,7 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     }
 }
 
-async fn metrics_text(State(shared): State<Shared>) -> Response {
+pub async fn metrics_text(State(shared): State<Shared>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], shared.metrics.text()).into_response()
 }
@@ -181,8 +140,8 @@ fn pieces(
 }
 
 /// What the flight recorder holds: `pbx-sidecar replay` reads it.
-async fn flight(State(shared): State<Shared>) -> Response {
-    match shared.door.take().await {
+pub async fn flight(State(shared): State<Shared>) -> Response {
+    match shared.flight.take().await {
         Some((bytes, place)) => {
             let head = [
                 (header::CONTENT_TYPE, "application/octet-stream".to_owned()),

@@ -1,0 +1,118 @@
+//! SysAdm's events over websockets: `/sysadm`, and `/sysadm/bridge` for clients that reach the other nodes through this one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use pbx_doors::sysadm::Sysadm;
+use pbx_doors::sysadm::codec::MAX_TEXT_BYTES;
+use pbx_doors::sysadm::server::Texts;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What waits for a client that does not read; a text is written whole or not at all.
+const MAX_WAITING_BYTES: usize = 64 << 10;
+/// A client that says nothing is asked for a sign of life this often.
+const PING: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+struct Shared {
+    sysadm: Sysadm,
+    places: Arc<Semaphore>,
+}
+
+/// The paths; `places` bounds the clients.
+pub fn router(sysadm: Sysadm, places: Arc<Semaphore>) -> Router {
+    Router::new()
+        .route("/sysadm", get(direct))
+        .route("/sysadm/bridge", get(bridge))
+        .with_state(Shared { sysadm, places })
+}
+
+async fn direct(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    up: WebSocketUpgrade,
+) -> Response {
+    upgrade(shared, &headers, up, false)
+}
+
+async fn bridge(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    up: WebSocketUpgrade,
+) -> Response {
+    upgrade(shared, &headers, up, true)
+}
+
+fn upgrade(shared: Shared, headers: &HeaderMap, up: WebSocketUpgrade, is_bridge: bool) -> Response {
+    let Ok(place) = shared.places.try_acquire_owned() else {
+        let message = "too many clients: close some\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+    };
+    let header = headers.get(header::AUTHORIZATION);
+    let is_guest = shared
+        .sysadm
+        .is_guest(header.map(|header| header.as_bytes()));
+    up.max_message_size(MAX_TEXT_BYTES)
+        .max_frame_size(MAX_TEXT_BYTES)
+        .read_buffer_size(4096)
+        .write_buffer_size(0)
+        .max_write_buffer_size(MAX_WAITING_BYTES)
+        .on_upgrade(move |socket| serve(shared.sysadm, socket, place, is_guest, is_bridge))
+}
+
+async fn serve(
+    sysadm: Sysadm,
+    socket: WebSocket,
+    place: OwnedSemaphorePermit,
+    is_guest: bool,
+    is_bridge: bool,
+) {
+    let mut texts = SocketTexts {
+        socket,
+        _place: place,
+    };
+    let end = if is_bridge {
+        sysadm.serve_bridge(&mut texts, is_guest).await
+    } else {
+        sysadm.serve(&mut texts, is_guest).await
+    };
+    tracing::debug!(?end, "a client of SysAdm's events went");
+}
+
+struct SocketTexts {
+    socket: WebSocket,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Texts for SocketTexts {
+    /// A binary message is taken for a text, as SysAdm's server does. Pings are answered by the websocket itself.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            let Ok(received) = tokio::time::timeout(PING, self.socket.recv()).await else {
+                self.socket
+                    .send(Message::Ping(Vec::new().into()))
+                    .await
+                    .ok()?;
+                continue;
+            };
+            match received?.ok()? {
+                Message::Text(text) => return Some(text.to_string()),
+                Message::Binary(bytes) => {
+                    return Some(String::from_utf8_lossy(&bytes).into_owned());
+                }
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Close(_) => return None,
+            }
+        }
+    }
+
+    async fn send(&mut self, text: &str) -> bool {
+        self.socket.send(Message::Text(text.into())).await.is_ok()
+    }
+}

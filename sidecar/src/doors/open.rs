@@ -1,0 +1,117 @@
+//! Opens each door that the file has a section for. One that cannot be opened is said, and the others are.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use pbx_crds::sidecar_doors::{DroongaDoor, SysadmDoor};
+use pbx_doors::Doorway;
+use pbx_doors::channel::{Routes, Service};
+use pbx_doors::droonga::Droonga;
+use pbx_doors::droonga::status::Naming;
+use pbx_doors::sysadm::{Hub, Sysadm};
+use pbx_doors::tls::Tls;
+use pbx_doors::token::Token;
+use tokio::net::TcpListener;
+
+use super::{Inputs, http, listen};
+use crate::metrics::Metrics;
+
+/// Opens them; `routes` are given to those that peers reach too.
+pub fn open(inputs: &Inputs, doorway: &Doorway, routes: &mut Routes) {
+    let doors = &inputs.checked.file.doors;
+    let (token, reread) = Token::follow(doors.token_file.clone());
+    tokio::spawn(reread);
+    let sysadm = doors.sysadm.as_ref().map(|door| {
+        let sysadm = open_sysadm(inputs, doorway, token.clone(), door);
+        tokio::spawn(sysadm.clone().serve_peers(routes.take(Service::SysAdm)));
+        sysadm
+    });
+    let droonga = doors.droonga.as_ref();
+    let droonga = droonga.map(|door| open_droonga(inputs, doorway, door));
+    open_http(inputs, doorway, token, sysadm, droonga);
+}
+
+fn open_sysadm(inputs: &Inputs, doorway: &Doorway, token: Token, door: &SysadmDoor) -> Sysadm {
+    let (hub, events) = Hub::follow(doorway.clone(), storage(inputs, door));
+    tokio::spawn(events);
+    Sysadm::new(doorway.clone(), hub, token)
+}
+
+/// By the name of the folder that is kept on it.
+fn storage(inputs: &Inputs, door: &SysadmDoor) -> Vec<(String, PathBuf)> {
+    let file = &inputs.checked.file;
+    if door.storage.is_empty() {
+        return vec![
+            ("record".into(), file.record_dir.clone()),
+            ("config".into(), file.asterisk.config_dir.clone()),
+        ];
+    }
+    let folders = door.storage.iter();
+    folders
+        .map(|folder| (folder.display().to_string(), folder.clone()))
+        .collect()
+}
+
+fn open_droonga(inputs: &Inputs, doorway: &Doorway, door: &DroongaDoor) -> Droonga {
+    let links = &inputs.checked.links;
+    let naming = Naming {
+        port: door.listen.port(),
+        internal_port: links.first().map_or(0, |link| link.listen.port()),
+        tag: door.tag.clone(),
+    };
+    let droonga = Droonga::new(doorway.view.clone(), naming);
+    if let Some(listener) = bind("Droonga's door", door.listen) {
+        let dropped = inputs.metrics.doors_dropped.clone();
+        let serving = droonga
+            .clone()
+            .serve(listener, move |reason| Metrics::count(&dropped, reason));
+        tokio::spawn(serving);
+    }
+    droonga
+}
+
+fn open_http(
+    inputs: &Inputs,
+    doorway: &Doorway,
+    token: Token,
+    sysadm: Option<Sysadm>,
+    droonga: Option<Droonga>,
+) {
+    let router = http::router(http::House {
+        report: inputs.report.clone(),
+        metrics: inputs.metrics.clone(),
+        flight: inputs.flight.clone(),
+        doorway: doorway.clone(),
+        token,
+        sysadm,
+        droonga,
+    });
+    let file = &inputs.checked.file;
+    if let Some(listener) = bind("HTTP", file.http) {
+        tokio::spawn(http::serve(listener, None, router.clone()));
+    }
+    let Some((address, files)) = file.doors.http.tls_listen.zip(file.doors.tls.clone()) else {
+        return;
+    };
+    match Tls::follow(files, &[b"http/1.1"]) {
+        Ok((tls, reread)) => {
+            tokio::spawn(reread);
+            if let Some(listener) = bind("HTTPS", address) {
+                tokio::spawn(http::serve(listener, Some(tls), router));
+            }
+        }
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "HTTPS cannot be served: the node works"
+        ),
+    }
+}
+
+fn bind(door: &'static str, address: SocketAddr) -> Option<TcpListener> {
+    let bound = listen::bind(address, false);
+    bound
+        .inspect_err(|error| {
+            tracing::error!(door, %address, %error, "a door cannot be opened: end what uses its port; the node works, and nobody sees it there");
+        })
+        .ok()
+}

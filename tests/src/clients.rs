@@ -1,0 +1,68 @@
+//! Clients of other systems, unmodified, as their users install them: PyPI's `websockets` and `fluent-logger`, npm's
+//! `@fluent-org/logger`; and small programs that use them (`assets/clients`). Needs python3 with venv, node and npm.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::progress::{Step, output_of};
+use crate::tools::{cached, log_path};
+
+/// Part of the names in the cache: changed with the versions below.
+const VERSION: &str = "1";
+const PYTHON_PACKAGES: [&str; 3] = ["websockets>=14", "fluent-logger==0.11.1", "msgpack"];
+const NPM_PACKAGE: &str = "@fluent-org/logger@1";
+
+/// A Python program of `assets/clients`, to be run in a host's namespace: interpreter and script.
+pub fn python(script: &str) -> Result<[PathBuf; 2]> {
+    // A virtual environment holds its own path, so it is made in place and only marked as whole by the cache.
+    let folder = crate::tools::cache_dir()?.join(format!("clients-python-{VERSION}.venv"));
+    cached(&format!("clients-python-{VERSION}"), |scratch| {
+        let step = Step::begin("Python clients: installing from PyPI", "20 s");
+        let log = log_path("clients-python")?;
+        step.run(
+            Command::new("python3").args(["-m", "venv"]).arg(&folder),
+            &log,
+        )?;
+        let mut pip = Command::new(folder.join("bin/pip"));
+        step.run(pip.args(["install", "--quiet"]).args(PYTHON_PACKAGES), &log)?;
+        step.done();
+        mark(scratch)
+    })?;
+    Ok([folder.join("bin/python3"), asset(script)])
+}
+
+/// A program of `assets/clients` for node, and the folder of its packages (for NODE_PATH).
+pub fn node(script: &str) -> Result<[PathBuf; 2]> {
+    let folder = cached(&format!("clients-npm-{VERSION}"), |scratch| {
+        let step = Step::begin("Node clients: installing from npm", "20 s");
+        let log = log_path("clients-npm")?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--prefix"])
+            .arg(scratch)
+            .arg(NPM_PACKAGE);
+        step.run(&mut npm, &log)?;
+        step.done();
+        Ok(scratch.to_owned())
+    })?;
+    Ok([asset(script), folder.join("node_modules")])
+}
+
+/// What a client said, line by line; it must end well.
+pub fn said(client: &mut Command) -> Result<Vec<String>> {
+    let text = output_of(client)?;
+    Ok(text.lines().map(ToOwned::to_owned).collect())
+}
+
+fn asset(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("assets/clients")
+        .join(script)
+}
+
+fn mark(scratch: &Path) -> Result<PathBuf> {
+    let path = scratch.join("whole");
+    std::fs::write(&path, "").context("mark the clients as installed")?;
+    Ok(path)
+}
