@@ -461,13 +461,16 @@ impl Services {
         let deadlines = [
             self.supervisor.next_deadline(),
             self.health_deadline(),
-            self.may_take_over_until,
             self.jobs.next_deadline(),
             self.rollover.next_deadline(),
-            self.told_config_at.map(|at| at.after(TELL_INTERVAL)),
         ];
         let at = now();
-        let waits = deadlines.into_iter().flatten().map(|due| due.since(at));
+        // These two may pass without anything to do.
+        let told = self.told_config_at.map(|told| told.after(TELL_INTERVAL));
+        let passing = [told, self.may_take_over_until].into_iter().flatten();
+        let passing = passing.filter(|due| *due > at);
+        let deadlines = deadlines.into_iter().flatten().chain(passing);
+        let waits = deadlines.map(|due| due.since(at));
         waits
             .chain(self.moves_wait())
             .min()
