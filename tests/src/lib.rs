@@ -8,6 +8,7 @@ pub mod ami;
 pub mod asterisk_chroot;
 pub mod bare_hosts;
 pub mod call;
+pub mod care;
 pub mod clients;
 pub mod clock;
 pub mod cluster;

@@ -41,6 +41,9 @@ impl BareHosts {
         mount_root(&home, &self.rootfs)?;
         write(&home.join("user/pjsip.conf"), self.pjsip().as_bytes())?;
         write(&home.join("ami-users.yaml"), AMI_USERS.as_bytes())?;
+        for (name, text) in &self.settings.files {
+            write(&home.join("user").join(name), text.as_bytes())?;
+        }
         write(&home.join("key"), &KEY)?;
         write(&home.join("token"), TOKEN.as_bytes())?;
         let settings = serde_yaml::to_string(&self.settings(index, &home))
@@ -135,6 +138,10 @@ impl BareHosts {
                 key_file: home.join("key"),
             },
             failover: self.settings.failover.clone(),
+            health: self.settings.health.clone(),
+            drills: self.settings.drills.clone(),
+            hooks: self.settings.hooks.clone(),
+            paused: false,
             http: SocketAddr::from((any, HTTP_PORT)),
             doors: doors(home),
             asterisk: AsteriskConfig {
@@ -143,6 +150,7 @@ impl BareHosts {
                 user_dirs: vec![home.join("user")],
                 config_dir: home.join("config"),
                 trunks: TrunkPolicy::default(),
+                standby: self.settings.standby,
             },
             record_dir: home.join("record"),
             network: self.network(),
