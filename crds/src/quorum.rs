@@ -91,7 +91,20 @@ impl QuorumRecord {
         }
     }
 
-    /// The content of a Lease that was made again: everyone observes it before taking it (R9).
+    /// The content of a Lease that was made again, from what the status remembers. Everyone observes it before taking it (R9),
+    /// unless its number of seats is odd, and was before: then nobody held the lost one.
+    pub fn made_again(epoch: u64, status: &WitnessStatus) -> Self {
+        let made = Self::created(epoch, SeatsRecord::from_status(status));
+        if made.seats.count.is_multiple_of(2) || status.resizing {
+            return made;
+        }
+        Self {
+            holder: HolderRecord::Nobody,
+            ..made
+        }
+    }
+
+    /// The content of a Lease that everyone observes before taking it (R9).
     pub fn created(epoch: u64, seats: SeatsRecord) -> Self {
         Self {
             holder: HolderRecord::Created,
@@ -124,6 +137,21 @@ mod tests {
         assert_eq!(QuorumRecord::first(2).holder, HolderRecord::Nobody);
         let again = QuorumRecord::created(7, SeatsRecord::empty(2));
         assert_eq!(again.holder, HolderRecord::Created);
+    }
+
+    #[test]
+    fn a_lease_made_again_is_free_only_where_nobody_can_have_held_the_lost_one() {
+        let made = |count: usize, resizing: bool| {
+            let status = WitnessStatus {
+                seats: vec![String::new(); count],
+                resizing,
+                ..WitnessStatus::default()
+            };
+            QuorumRecord::made_again(7, &status).holder
+        };
+        assert_eq!(made(3, false), HolderRecord::Nobody);
+        assert_eq!(made(3, true), HolderRecord::Created);
+        assert_eq!(made(2, false), HolderRecord::Created);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use pbx_core::{Incarnation, MAX_NODES, Occupant, OnQuorumLoss, Seat, Seats, Settings, Timing};
-use pbx_crds::sidecar_config::{EndpointSliceConfig, SidecarConfig};
+use pbx_crds::sidecar_config::{PeerConfig, SidecarConfig};
 use pbx_crds::{names, timing};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -174,15 +174,12 @@ fn check(
 
 fn names_by_seat(file: &SidecarConfig) -> Vec<String> {
     let mut names: Vec<String> = file.nodes.iter().map(|node| node.name.clone()).collect();
-    if endpoint_slice(file).is_some() {
+    let is_placed = |node: &PeerConfig| node.address.is_some() || !node.addresses.is_empty();
+    if file.kubernetes.is_some() && !file.nodes.iter().any(is_placed) {
         let more = names.len()..MAX_NODES;
         names.extend(more.map(|seat| names::pod(&file.cluster, seat as u8)));
     }
     names
-}
-
-fn endpoint_slice(file: &SidecarConfig) -> Option<&EndpointSliceConfig> {
-    file.kubernetes.as_ref()?.endpoint_slice.as_ref()
 }
 
 fn own_name(file: &SidecarConfig, environment: &Environment, problems: &mut Vec<String>) -> String {
@@ -283,7 +280,7 @@ fn endpoint(
     node: &str,
     problems: &mut Vec<String>,
 ) -> Option<OwnEndpoint> {
-    endpoint_slice(file)?;
+    file.kubernetes.as_ref()?.endpoint_slice.as_ref()?;
     let address = environment.pod_ip.clone();
     if address.is_none() {
         problems.push(

@@ -71,6 +71,7 @@ pub fn remembered(
     WitnessStatus {
         lease,
         requested: requested.map(|seat| seat as u8).collect(),
+        resizing: count != record.seats.count,
         node_names: seats.clone().map(node_name).collect(),
         seats: seats.map(uid_of).collect(),
     }
@@ -117,11 +118,12 @@ pub fn status_patch(uid: Option<&str>, witness: &WitnessStatus) -> serde_json::V
         seats,
         requested,
         node_names,
+        resizing,
     } = witness;
     json!({
         "metadata": {"uid": uid},
         "status": {"witness": {
-            "lease": lease, "seats": seats, "requested": requested, "nodeNames": node_names
+            "lease": lease, "seats": seats, "requested": requested, "nodeNames": node_names, "resizing": resizing
         }},
     })
 }

@@ -37,13 +37,16 @@ impl Node {
         claim: Claim,
         effects: &mut Vec<Effect>,
     ) {
-        if !self.is_serving() || self.is_ending(now) || !holds(Rule::HeedRivals) {
+        if !holds(Rule::HeedRivals) {
             return;
         }
-        let is_outranked = claim.serves && self.is_outranked_by(message.from, message.epoch);
         if claim.is_newest {
             self.void_vote(now, message.from);
         }
+        if !self.is_serving() || self.is_ending(now) {
+            return;
+        }
+        let is_outranked = claim.serves && self.is_outranked_by(message.from, message.epoch);
         if is_outranked || self.has_lost_votes(now) {
             self.give_way(now, effects);
         }

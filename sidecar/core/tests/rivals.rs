@@ -1,8 +1,8 @@
 //! R15: two that serve, and how soon one of them stops.
 
 use pbx_core::{
-    ApiAnswer, Body, Cause, Effect, Epoch, GuardEvent, Holder, Incarnation, Input, LeaseContent,
-    LeaseView, Notice, Occupant, Refusal, Role, Rule, Seat, drop_rule,
+    ApiAnswer, Body, Cause, Command, Effect, Epoch, GuardEvent, Holder, Incarnation, Input,
+    LeaseContent, LeaseView, Notice, Occupant, OnQuorumLoss, Refusal, Role, Rule, Seat, drop_rule,
 };
 use pbx_model::desk::{Desk, seats};
 use pbx_model::world::faults::Fault;
@@ -162,4 +162,58 @@ fn r15_a_lone_active_that_stood_still_on_its_long_hold_stops_with_the_first_pack
         // The other was booted in between, and knows whom it speaks to from the first beat only.
         assert!(contention < 110 * MS, "seed {seed}: {contention} ns");
     }
+}
+
+#[test]
+fn r15_an_epoch_in_the_api_is_gone_above_only_when_its_writer_could_have_spoken() {
+    let seen = Input::Command(Command::SeenEpoch(Epoch(40)));
+    let mut alone = Desk::active();
+    let epoch = own_epoch(&alone);
+    alone.input(seen);
+    alone.pass(150);
+    assert_eq!(alone.view().epoch, Some(epoch));
+    alone.pass(60);
+    assert_eq!(alone.view().epoch, Some(Epoch(41)), "R10");
+    let mut outranked = Desk::active();
+    outranked.input(seen);
+    outranked.pass(20);
+    outranked.hear(1, Epoch(40), Body::Beat { is_active: true });
+    assert_eq!(outranked.view().role, Role::Stopping);
+}
+
+#[test]
+fn without_a_quorum_the_active_goes_on_if_it_was_told_to_and_gives_way_to_a_later_one() {
+    for (choice, serves) in [
+        (OnQuorumLoss::Continue, true),
+        (OnQuorumLoss::Demote, false),
+    ] {
+        let mut world = World::new(2, 3);
+        world.on_quorum_loss = choice;
+        world.run_for(40_000);
+        let old = world.active().expect("one serves");
+        world.inflict(Fault::IsolateActive {
+            for_ns: 10 * SECOND,
+        });
+        world.run_for(9_000);
+        assert_eq!(world.serving().contains(&old), serves, "{choice:?}");
+        assert!(world.serving().contains(&(1 - old)), "it has a quorum");
+        world.run_for(1_200);
+        assert_eq!(world.serving(), vec![1 - old], "{choice:?}");
+        assert_eq!(world.overlap, None);
+    }
+}
+
+#[test]
+fn without_a_quorum_and_without_a_rival_nothing_ends() {
+    let mut world = World::new(2, 3);
+    world.on_quorum_loss = OnQuorumLoss::Continue;
+    world.run_for(40_000);
+    let active = world.active().expect("one serves");
+    let since = world.serving_since;
+    world.inflict(Fault::ApiDown {
+        for_ns: 60 * SECOND,
+    });
+    world.crash(1 - active);
+    world.run_for(50_000);
+    assert_eq!(world.serving_since, since);
 }

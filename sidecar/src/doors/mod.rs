@@ -7,6 +7,7 @@ mod actions;
 mod ami;
 pub mod check;
 mod descriptors;
+mod heartbeat;
 pub mod http;
 mod listen;
 mod open;

@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};
-use pbx_crds::quorum::{QuorumRecord, SeatsRecord};
+use pbx_crds::quorum::QuorumRecord;
 use pbx_crds::status::WitnessStatus;
 use pbx_crds::{PbxCluster, names};
 
@@ -36,10 +36,7 @@ impl Objects<'_> {
             return Ok(QuorumRecord::first(self.cluster.nodes));
         };
         // The number that the lost Lease had, or was about to get: the spec's may be another by now.
-        Ok(QuorumRecord::created(
-            epoch,
-            SeatsRecord::from_status(witness),
-        ))
+        Ok(QuorumRecord::made_again(epoch, witness))
     }
 
     async fn write_empty_map(&self) -> Result<(), ApplyError> {

@@ -86,6 +86,7 @@ fn is_given_up(seat: u8, record: &QuorumRecord, observed: &Observed) -> bool {
 
 fn with_count(status: &WitnessStatus, count: u8) -> WitnessStatus {
     let mut changed = status.clone();
+    changed.resizing = true;
     changed.seats.resize(count.into(), String::new());
     changed.node_names.resize(count.into(), String::new());
     changed.requested.retain(|seat| *seat < count);

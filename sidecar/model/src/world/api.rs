@@ -28,9 +28,7 @@ impl Api {
             next_version: 1,
         };
         api.create(Self::empty_seats(count), hold);
-        if let Some(lease) = &mut api.lease {
-            lease.content.holder = Holder::Nobody;
-        }
+        api.free();
         api
     }
 
@@ -93,6 +91,13 @@ impl Api {
             lease.content.seats.requested[seat] = false;
             lease.version = self.next_version;
             self.next_version += 1;
+        }
+    }
+
+    /// Nobody can count on an earlier one.
+    pub fn free(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            lease.content.holder = Holder::Nobody;
         }
     }
 

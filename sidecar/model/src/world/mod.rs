@@ -14,8 +14,10 @@
 pub mod api;
 pub mod event;
 pub mod faults;
+mod operator;
 pub mod pod;
 pub mod random;
+mod serving;
 mod shell;
 
 use std::cmp::Reverse;
@@ -67,6 +69,8 @@ pub struct World {
     pub api: Api,
     /// The operator's copy of the seat map, in the status: what a lost Lease is made from.
     pub status: Seats,
+    /// The status has a number of seats that the Lease may not have yet.
+    pub is_status_ahead: bool,
     /// Network and API.
     pub weather: Weather,
     /// Directed, by seat: no message passes until then.
@@ -138,6 +142,7 @@ impl World {
             pods: Vec::new(),
             api: Api::new(nodes, timing.witness_hold_alone),
             status: Api::empty_seats(nodes),
+            is_status_ahead: false,
             weather,
             cut_until: vec![vec![0; MAX_NODES]; MAX_NODES],
             notices: Vec::new(),
@@ -463,62 +468,5 @@ impl World {
             return None;
         };
         Some(self.pods[*pod].paused_until).filter(|until| *until > self.now)
-    }
-
-    /// I1, and the gaps, at every change of what serves.
-    pub fn note_serving(&mut self) {
-        let serving = self.serving();
-        self.note_contention(serving.len() > 1);
-        let by_right: Vec<usize> = serving
-            .iter()
-            .copied()
-            .filter(|pod| self.serves_by_right(*pod))
-            .collect();
-        if by_right.len() > 1 && self.overlap.is_none() {
-            self.overlap = Some((self.now, by_right));
-        }
-        let now_serves = serving.first().copied();
-        let (since, before) = self.serving_since;
-        if before != now_serves {
-            if before.is_none() {
-                self.longest_gap = self.longest_gap.max(self.now - since);
-            }
-            self.serving_since = (self.now, now_serves);
-        }
-    }
-
-    fn note_contention(&mut self, is_contended: bool) {
-        if is_contended {
-            self.contended_since.get_or_insert(self.now);
-        } else if let Some(since) = self.contended_since.take() {
-            self.contended_until = self.now;
-            if let Some(healed_at) = self.healed_at {
-                let since = since.max(healed_at).max(self.thawed_at);
-                let lasted = self.now.saturating_sub(since);
-                self.longest_contention = self.longest_contention.max(lasted);
-            }
-        }
-    }
-
-    /// No clock that stood still a moment ago makes it count on votes that are over, and it does not do without votes.
-    fn serves_by_right(&self, pod: usize) -> bool {
-        let p = &self.pods[pod];
-        let local = p.clock.local(self.now);
-        let has_quorum = match (&p.node, self.on_quorum_loss) {
-            (_, OnQuorumLoss::Demote) => true,
-            (Some(node), OnQuorumLoss::Continue) => !node.view(local).is_without_quorum,
-            (None, OnQuorumLoss::Continue) => false,
-        };
-        has_quorum && local >= p.behind_until
-    }
-
-    /// The time without service since then, if it goes on or has ended after it.
-    pub fn longest_gap_since(&self, start: u64) -> u64 {
-        let (since, serving) = self.serving_since;
-        if since > start || serving.is_none() {
-            self.now - since.max(start)
-        } else {
-            0
-        }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::codec::{self, CodecError, Decoder, Message};
-use super::connection::{self, REQUESTS_LIMIT, Request, Response};
+use super::connection::{self, Listener, REQUESTS_LIMIT, Request, Response};
 
 /// What went wrong with AMI.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +104,17 @@ impl Ami {
         secret: &str,
         deadline: Duration,
     ) -> Result<Self, AmiError> {
-        let attempt = Self::connect_unbounded(address, user, secret, deadline);
+        Self::connect_listening(address, (user, secret), deadline, None).await
+    }
+
+    /// The same, and the ends of channels are given to `hangups`.
+    pub async fn connect_listening(
+        address: SocketAddr,
+        login: (&str, &str),
+        deadline: Duration,
+        hangups: Option<mpsc::Sender<Message>>,
+    ) -> Result<Self, AmiError> {
+        let attempt = Self::connect_unbounded(address, login, deadline, hangups);
         timeout(deadline, attempt)
             .await
             .map_err(|_elapsed| AmiError::TimedOut {
@@ -115,9 +125,9 @@ impl Ami {
 
     async fn connect_unbounded(
         address: SocketAddr,
-        user: &str,
-        secret: &str,
+        (user, secret): (&str, &str),
         deadline: Duration,
+        hangups: Option<mpsc::Sender<Message>>,
     ) -> Result<Self, AmiError> {
         let broken = |source| AmiError::Connect { address, source };
         let mut socket = TcpStream::connect(address).await.map_err(broken)?;
@@ -129,7 +139,11 @@ impl Ami {
 
         let (requests, queue) = mpsc::channel(REQUESTS_LIMIT);
         let (booted, fully_booted) = watch::channel(false);
-        tokio::spawn(connection::serve(socket, decoder, queue, booted));
+        let listener = Listener {
+            fully_booted: booted,
+            hangups,
+        };
+        tokio::spawn(connection::serve(socket, decoder, queue, listener));
         let ami = Self {
             requests,
             fully_booted,
