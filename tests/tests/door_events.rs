@@ -314,7 +314,7 @@ fn check_status(hosts: &BareHosts, body: &Value, reporter: usize, active: usize)
 fn fluentd_loggers_are_answered(hosts: &BareHosts, index: usize) {
     let active = hosts.actives()[0];
     let address = hosts.host(index).address.to_string();
-    let [interpreter, script] = python("fluent.py").unwrap();
+    let [interpreter, script] = python("ask_droonga.py").unwrap();
     let mut client = hosts.host(index).command(&interpreter.to_string_lossy());
     let lines = said(client.arg(script).args([&address, "10031", &address])).unwrap();
     let told: Value = serde_json::from_str(&lines[0]).unwrap();
@@ -323,7 +323,7 @@ fn fluentd_loggers_are_answered(hosts: &BareHosts, index: usize) {
     assert_eq!(told["record"]["inReplyTo"], "request-1");
     check_status(hosts, &told["record"]["body"], index, active);
 
-    let [script, packages] = node("fluent.js").unwrap();
+    let [script, packages] = node("ask_droonga.js").unwrap();
     let mut client = hosts.host(index).command("node");
     client.env("NODE_PATH", packages).arg(script);
     let lines = said(client.args([&address, "10031", &address])).unwrap();
