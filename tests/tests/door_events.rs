@@ -13,14 +13,14 @@ use pbx_tests::cluster::wait_until;
 use pbx_tests::progress::output_of;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn unmodified_clients_see_a_switchover_and_a_failover() {
     let hosts = BareHosts::start("doors", 3).unwrap();
     let first = hosts.wait_whole(PATIENCE).unwrap();
     let watcher = hosts_other_than(&hosts, first)[0];
-    let sysadm = start_sysadm(&hosts, watcher, "sysadm", 12);
+    let sysadm = start_sysadm(&hosts, watcher, "sysadm", 40);
     let events = start_events(&hosts, watcher);
     reports_of_peers_are_known(&hosts, watcher);
 
@@ -314,7 +314,7 @@ fn check_status(hosts: &BareHosts, body: &Value, reporter: usize, active: usize)
 fn fluentd_loggers_are_answered(hosts: &BareHosts, index: usize) {
     let active = hosts.actives()[0];
     let address = hosts.host(index).address.to_string();
-    let [interpreter, script] = python("fluent.py").unwrap();
+    let [interpreter, script] = python("ask_droonga.py").unwrap();
     let mut client = hosts.host(index).command(&interpreter.to_string_lossy());
     let lines = said(client.arg(script).args([&address, "10031", &address])).unwrap();
     let told: Value = serde_json::from_str(&lines[0]).unwrap();
@@ -323,7 +323,7 @@ fn fluentd_loggers_are_answered(hosts: &BareHosts, index: usize) {
     assert_eq!(told["record"]["inReplyTo"], "request-1");
     check_status(hosts, &told["record"]["body"], index, active);
 
-    let [script, packages] = node("fluent.js").unwrap();
+    let [script, packages] = node("ask_droonga.js").unwrap();
     let mut client = hosts.host(index).command("node");
     client.env("NODE_PATH", packages).arg(script);
     let lines = said(client.args([&address, "10031", &address])).unwrap();
