@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::build::Resources;
-use super::validate::ValidatedCluster;
+use super::validate::{Config, ValidatedCluster};
 use crate::context::Context;
 use crate::observe::ClusterKey;
 
