@@ -104,7 +104,7 @@ impl Configured {
     ) -> Result<Ami, AmiError> {
         let address = SocketAddr::from(([127, 0, 0, 1], config::AMI_PORT));
         let login = (config::AMI_USER, self.secret.as_str());
-        Ami::connect_listening(address, login, deadline, hangups).await
+        Ami::connect(address, login, deadline, hangups).await
     }
 
     async fn try_boot(&self) -> Result<Booted, AmiError> {

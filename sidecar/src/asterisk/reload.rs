@@ -130,11 +130,6 @@ impl Rollover {
         (now.since(since) >= WAITING_LIMIT).then_some(self.candidate.as_deref()?)
     }
 
-    /// The configuration that was tried and is bad.
-    pub fn rejected(&self) -> Option<&str> {
-        self.rejected.as_deref()
-    }
-
     /// What is due; carried out at once.
     pub fn on_tick(&mut self, now: BootTime, state: State) -> Option<Action> {
         if let Some(trial) = &mut self.trial {
@@ -257,7 +252,6 @@ mod tests {
         never.on_tick(NOW, STANDBY);
         assert_eq!(never.on_tick(at(30), DOWN), Some(Action::GoBack));
         never.on_failed();
-        assert_eq!(never.rejected(), Some("new"));
         never.on_files(at(31), "new", "old");
         assert_eq!(never.on_tick(at(31), STANDBY), None);
         never.on_files(at(32), "newer", "old");

@@ -97,18 +97,9 @@ pub struct Ami {
 }
 
 impl Ami {
-    /// Connects and logs in, all within `deadline`, which later bounds each action as well.
+    /// Connects and logs in (user, secret), all within `deadline`, which later bounds each action as well. The ends of channels are
+    /// given to `hangups`.
     pub async fn connect(
-        address: SocketAddr,
-        user: &str,
-        secret: &str,
-        deadline: Duration,
-    ) -> Result<Self, AmiError> {
-        Self::connect_listening(address, (user, secret), deadline, None).await
-    }
-
-    /// The same, and the ends of channels are given to `hangups`.
-    pub async fn connect_listening(
         address: SocketAddr,
         login: (&str, &str),
         deadline: Duration,
