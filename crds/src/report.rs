@@ -3,8 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthStatus;
 use crate::ledger::Ledger;
 use crate::status::{AsteriskStatus, LinkStatus};
+use crate::switchover::SwitchoverStatus;
 
 /// The state of a node as its own sidecar sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +37,12 @@ pub struct Report {
     /// Hash of the configuration that its Asterisk runs with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<String>,
+    /// Its health.
+    #[serde(default)]
+    pub health: HealthStatus,
+    /// The planned move that it makes, or made last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<SwitchoverStatus>,
     /// Its paths to the peers.
     #[serde(default)]
     pub links: Vec<LinkStatus>,
@@ -59,6 +67,9 @@ pub enum ReportedRole {
     Standby,
 }
 
+/// The reason of a problem that another node may share unseen: serving on by `onQuorumLoss: Continue`.
+pub const WITHOUT_QUORUM: &str = "WithoutQuorum";
+
 /// The reason of a problem that takes nothing away yet: a path that the timing rules do not bear.
 pub const LINK_TOO_SLOW: &str = "LinkTooSlow";
 
@@ -66,7 +77,7 @@ pub const LINK_TOO_SLOW: &str = "LinkTooSlow";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// Stable, `CamelCase`: AsteriskCrashLoop, ConfigInvalid, TrafficFailed, ApiUnreachable, LinkTooSlow.
+    /// Stable, `CamelCase`: AsteriskCrashLoop, ConfigInvalid, TrafficFailed, ApiUnreachable, WithoutQuorum, LinkTooSlow.
     pub reason: String,
     /// What is wrong, naming the object, and what to change.
     pub message: String,

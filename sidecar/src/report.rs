@@ -3,9 +3,11 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use pbx_core::Role;
+use pbx_crds::health::HealthStatus;
 use pbx_crds::ledger::Ledger;
-use pbx_crds::report::{LINK_TOO_SLOW, Problem, Report, ReportedRole};
+use pbx_crds::report::{LINK_TOO_SLOW, Problem, Report, ReportedRole, WITHOUT_QUORUM};
 use pbx_crds::status::{AsteriskState, AsteriskStatus, LinkState, LinkStatus};
+use pbx_crds::switchover::SwitchoverStatus;
 
 use crate::asterisk::supervisor::Phase;
 use crate::config::Checked;
@@ -27,6 +29,12 @@ pub struct Known<'a> {
     pub version: Option<&'a str>,
     /// Hash of its configuration.
     pub config_hash: Option<&'a str>,
+    /// Its health.
+    pub health: &'a HealthStatus,
+    /// The present or last planned move.
+    pub switchover: Option<&'a SwitchoverStatus>,
+    /// A standby's Asterisk does not run.
+    pub is_cold: bool,
     /// What is wrong.
     pub problem: Option<&'a Problem>,
     /// History and counts.
@@ -60,6 +68,8 @@ pub fn build_report(checked: &Checked, known: &Known<'_>, before: Option<&Report
             version: known.version.map(Into::into),
         },
         config_hash: known.config_hash.map(Into::into),
+        health: known.health.clone(),
+        switchover: known.switchover.cloned(),
         links: links(checked, &known.view),
         holds_witness: known.view.holds_witness,
         terminating: known.is_terminating,
@@ -75,10 +85,12 @@ fn is_voting(role: Role) -> bool {
 fn detail(known: &Known<'_>) -> &'static str {
     match (known.view.role, known.phase) {
         (_, _) if known.is_terminating => "Leaving",
+        (_, Phase::Draining) => "Draining",
         (Role::Active, Phase::Booted) => "Serving",
         (Role::Active, _) => "Restarting",
         (Role::Quarantined, _) => "Quarantined",
         (Role::Leaving | Role::Left, _) => "Leaving",
+        (Role::Standby, Phase::Held) if known.is_cold && known.is_ready => "Cold",
         (Role::Standby | Role::Bidding | Role::Stopping, Phase::Booted) => "Ready",
         (Role::Standby | Role::Bidding | Role::Stopping, Phase::Starting) => "Starting",
         (
@@ -92,8 +104,18 @@ fn asterisk_state(phase: Phase) -> AsteriskState {
     match phase {
         Phase::Held | Phase::Ordered | Phase::Ending => AsteriskState::Stopped,
         Phase::Starting => AsteriskState::Starting,
-        Phase::Booted => AsteriskState::Running,
+        Phase::Booted | Phase::Draining => AsteriskState::Running,
     }
+}
+
+/// It serves by its own decision: the other nodes, or the API server, are out of its reach.
+pub fn without_quorum(view: &CoreView) -> Option<Problem> {
+    view.is_without_quorum.then(|| Problem {
+        reason: WITHOUT_QUORUM.into(),
+        message: "serving without a quorum, since failover.onQuorumLoss is Continue: another node may serve too; \
+                  mend the network between the nodes, or the way to the API server"
+            .into(),
+    })
 }
 
 /// Each link to each peer that was ever heard.
@@ -146,8 +168,8 @@ fn peers_heard<'a>(
     view: &'a CoreView,
 ) -> impl Iterator<Item = (usize, &'a str)> {
     let own = usize::from(checked.settings.seat.0);
-    let nodes = checked.file.nodes.iter().enumerate();
+    let nodes = checked.names.iter().enumerate();
     nodes
         .filter(move |(seat, _)| *seat != own && view.is_peer_known[*seat])
-        .map(|(seat, node)| (seat, node.name.as_str()))
+        .map(|(seat, name)| (seat, name.as_str()))
 }

@@ -8,10 +8,12 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use pbx_crds::cluster::FailoverSpec;
+use pbx_crds::cluster::{FailoverSpec, StandbyMode};
+use pbx_crds::health::HealthSpec;
 use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
 use pbx_crds::report::{Report, ReportedRole};
 use pbx_crds::status::LinkState;
+use pbx_crds::switchover::{DrillSpec, HookSpec};
 use rustix::process::Signal;
 
 use crate::asterisk_chroot;
@@ -51,6 +53,16 @@ pub struct BareSettings {
     pub has_second_link: bool,
     /// Their timing.
     pub failover: FailoverSpec,
+    /// Their sensors.
+    pub health: HealthSpec,
+    /// Moves by schedule.
+    pub drills: DrillSpec,
+    /// Who is told.
+    pub hooks: Vec<HookSpec>,
+    /// Whether a standby's Asterisk runs.
+    pub standby: StandbyMode,
+    /// More of Asterisk's files, by name.
+    pub files: Vec<(String, String)>,
 }
 
 impl BareSettings {
@@ -63,6 +75,11 @@ impl BareSettings {
             has_vip: false,
             has_second_link: false,
             failover: FailoverSpec::default(),
+            health: HealthSpec::default(),
+            drills: DrillSpec::default(),
+            hooks: Vec::new(),
+            standby: StandbyMode::default(),
+            files: Vec::new(),
         }
     }
 }
@@ -286,6 +303,21 @@ impl BareHosts {
         let namespace = self.lan.hosts()[index].path();
         let own = cables[index].address;
         SlowPath::begin(&namespace, own, &peers, HEARTBEAT_PORT, delay)
+    }
+
+    /// Writes one of Asterisk's files on a host, as its administrator would.
+    pub fn write_file(&self, index: usize, name: &str, text: &str) -> Result<()> {
+        write(&self.home(index).join("user").join(name), text.as_bytes())
+    }
+
+    /// Asks the sidecar of a host for something, by its file.
+    pub fn ask_for(&self, index: usize, what: &str) -> Result<()> {
+        write(&self.home(index).join("record/switchover"), what.as_bytes())
+    }
+
+    /// Where a host's own files are.
+    pub fn folder(&self, index: usize) -> PathBuf {
+        self.home(index)
     }
 
     /// The names of a host's links in one state.

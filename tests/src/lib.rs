@@ -4,9 +4,11 @@
 //! [`sidecar_log`]). Used by the tests and by `cargo xtask`. Everything here blocks;
 //! an async test calls it through `spawn_blocking`.
 
+pub mod ami;
 pub mod asterisk_chroot;
 pub mod bare_hosts;
 pub mod call;
+pub mod care;
 pub mod clients;
 pub mod clock;
 pub mod cluster;

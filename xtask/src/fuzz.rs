@@ -36,7 +36,16 @@ struct Target {
     fuzz_one: fn(&[u8]),
 }
 
-const TARGETS: [Target; 3] = [
+const TARGETS: [Target; 4] = [
+    Target {
+        name: "ami",
+        samples: &[
+            b"Action: Login\r\nUsername: desk\r\nSecret: s\r\nActionID: 1\r\n\r\nAction: Ping\r\n\r\n",
+            b"Response: Success\r\nActionID: m-1.7.x\r\nEventList: start\r\nMessage: list\r\n\r\nEvent: X\r\nPrivilege: call,all\r\n\r\n",
+            b"Action: Command\nCommand: core show uptime\n\n\r\n\rx: y\0\r\n",
+        ],
+        fuzz_one: pbx_ami::wire::fuzz_one,
+    },
     Target {
         name: "channel-frame",
         samples: &[b"\0\x100123456789abcdef", b"\0\x11\0123456789abcdef\0\x12"],

@@ -15,7 +15,7 @@ use pbx_doors::token::Token;
 use pbx_doors::{Doorway, OnDropped};
 use tokio::net::TcpListener;
 
-use super::{Inputs, heartbeat, http, listen};
+use super::{Inputs, ami, heartbeat, http, listen};
 use crate::metrics::Metrics;
 
 /// Opens them; `routes` are given to those that peers reach too.
@@ -36,7 +36,8 @@ pub fn open(inputs: &Inputs, doorway: &Doorway, routes: &mut Routes) {
     if let Some(door) = &doors.heartbeat {
         open_heartbeat(inputs, doorway, routes, door);
     }
-    open_http(inputs, doorway, token, sysadm, droonga);
+    let ami = ami::open(inputs, doorway, routes);
+    open_http(inputs, doorway, token, (sysadm, droonga, ami));
 }
 
 fn open_haast(inputs: &Inputs, doorway: &Doorway, token: &Token, door: &HaastDoor) {
@@ -99,7 +100,7 @@ fn on_dropped(inputs: &Inputs) -> OnDropped {
     OnDropped::new(move |reason| Metrics::count(&dropped, reason))
 }
 
-fn shut(door: &'static str, error: &dyn std::error::Error) {
+fn shut(door: &'static str, error: &(dyn std::error::Error + 'static)) {
     tracing::error!(
         door,
         error,
@@ -150,8 +151,7 @@ fn open_http(
     inputs: &Inputs,
     doorway: &Doorway,
     token: Token,
-    sysadm: Option<Sysadm>,
-    droonga: Option<Droonga>,
+    (sysadm, droonga, ami): (Option<Sysadm>, Option<Droonga>, Option<axum::Router>),
 ) {
     let router = http::router(http::House {
         report: inputs.report.clone(),
@@ -161,6 +161,7 @@ fn open_http(
         token,
         sysadm,
         droonga,
+        ami,
     });
     let file = &inputs.checked.file;
     if let Some(listener) = bind("HTTP", file.http) {

@@ -21,7 +21,7 @@ use super::MAX_LINKS;
 use super::codec::{self, CodecError, Payload};
 use super::window::Window;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Bytes before the ciphertext.
 pub const HEADER_BYTES: usize = 42;
 const TAG_BYTES: usize = 16;

@@ -51,6 +51,7 @@ impl World {
             is_ready,
             is_api_reachable: true,
             rank: 0,
+            is_held_back: false,
         }));
         world
     }
@@ -101,6 +102,7 @@ fn settings() -> Settings {
         timing: Timing::default(),
         traffic_needs_api: false,
         preferred_seat: None,
+        on_quorum_loss: pbx_core::OnQuorumLoss::Demote,
         fixed_seats: Some(seats),
     }
 }
