@@ -35,6 +35,7 @@ pub enum Role {
 }
 
 /// A node at one moment.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
     /// What it is.
