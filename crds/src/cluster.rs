@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::doors::DoorsSpec;
 use crate::duration::ShortDuration;
+use crate::health::HealthSpec;
 use crate::network::{FenceSpec, NetworkMode, VipSpec};
 use crate::status::PbxClusterStatus;
+use crate::switchover::{DrillSpec, FailoverMode, HookSpec, SwitchoverSpec};
 
 /// A highly available Asterisk: one active node, the others standing by.
 ///
@@ -40,6 +42,7 @@ use crate::status::PbxClusterStatus;
     printcolumn(name = "Failovers", type_ = "integer", json_path = ".status.counts.failovers", description = "Unplanned moves since the cluster was made"),
     printcolumn(name = "Last-Cause", type_ = "string", json_path = ".status.lastCause", description = "Why the active changed last"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Health", type_ = "string", json_path = ".status.health", priority = "1", description = "Level of the active node's health"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version", priority = "1", description = "Asterisk's version on the active"),
     printcolumn(name = "Since", type_ = "date", json_path = ".status.activeSince", priority = "1", description = "How long this node has been active")
 )]
@@ -59,6 +62,21 @@ pub struct PbxClusterSpec {
     /// When a standby takes over.
     #[serde(default)]
     pub failover: FailoverSpec,
+    /// When a node counts as sick. A change is applied at once.
+    #[serde(default)]
+    pub health: HealthSpec,
+    /// Switchovers by schedule, which prove that the standby can take over.
+    #[serde(default)]
+    pub drills: DrillSpec,
+    /// Who is told of promotions, failovers and the like. A change is applied at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub hooks: Vec<HookSpec>,
+    /// Maintenance: nothing moves by itself or by schedule, and no switchover is begun; everything is watched and told. An
+    /// Asterisk that ends is started again where it was.
+    #[serde(default)]
+    pub paused: bool,
     /// Interfaces for clients: status, events and actions.
     #[serde(default)]
     pub doors: DoorsSpec,
@@ -88,6 +106,9 @@ pub struct AsteriskSpec {
     /// configuration as it is.
     #[serde(default)]
     pub trunks: TrunkPolicy,
+    /// Hot: a standby's Asterisk runs, fully booted. Cold: it is stopped, and started at promotion. Default: Hot.
+    #[serde(default)]
+    pub standby: StandbyMode,
     /// CPU and memory of the Asterisk container. Give it no CPU limit: throttling is a pause of the telephone system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
@@ -155,6 +176,16 @@ pub enum TrunkPolicy {
     ActiveOnly,
     /// The configuration stays as written, on every node.
     Untouched,
+}
+
+/// Whether a standby's Asterisk runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StandbyMode {
+    /// It runs, fully booted, without its trunks.
+    #[default]
+    Hot,
+    /// It is stopped, and started at promotion: half a second more without service, and nothing runs twice.
+    Cold,
 }
 
 /// How phones and trunks reach the active node.
@@ -326,6 +357,12 @@ pub struct FailoverSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub preferred_node: Option<String>,
+    /// Automatic: the nodes decide about unplanned moves. Manual: people do. A change is applied at once. Default: Automatic.
+    #[serde(default)]
+    pub mode: FailoverMode,
+    /// How planned moves treat calls. A change is applied at once.
+    #[serde(default)]
+    pub switchover: SwitchoverSpec,
 }
 
 /// What the active node does without a quorum.
@@ -347,6 +384,8 @@ impl Default for FailoverSpec {
             initdead: default_initdead(),
             on_quorum_loss: OnQuorumLoss::Demote,
             preferred_node: None,
+            mode: FailoverMode::default(),
+            switchover: SwitchoverSpec::default(),
         }
     }
 }

@@ -130,6 +130,7 @@ impl Ledger {
             counts.failovers += of_node.failovers;
             counts.switchovers += of_node.switchovers;
             counts.suppressed += of_node.suppressed;
+            counts.drills += of_node.drills;
         }
         counts
     }
@@ -183,6 +184,11 @@ fn counts_of(record: &FailoverRecord, node: &str) -> NodeCounts {
         demotions: lost,
         failovers: if record.planned { 0 } else { lost },
         switchovers: if record.planned { lost } else { 0 },
+        drills: if record.cause == crate::Cause::Drill {
+            lost
+        } else {
+            0
+        },
         ..NodeCounts::default()
     }
 }
@@ -193,6 +199,7 @@ fn plus(a: NodeCounts, b: NodeCounts) -> NodeCounts {
         demotions: a.demotions + b.demotions,
         failovers: a.failovers + b.failovers,
         switchovers: a.switchovers + b.switchovers,
+        drills: a.drills + b.drills,
         ..NodeCounts::default()
     }
 }
@@ -203,6 +210,7 @@ fn minus(a: NodeCounts, b: NodeCounts) -> NodeCounts {
         demotions: a.demotions.saturating_sub(b.demotions),
         failovers: a.failovers.saturating_sub(b.failovers),
         switchovers: a.switchovers.saturating_sub(b.switchovers),
+        drills: a.drills.saturating_sub(b.drills),
         ..NodeCounts::default()
     }
 }
@@ -330,6 +338,7 @@ mod tests {
             address: None,
             node_name: None,
             asterisk: None,
+            health: None,
             links: vec![],
             last_cause: None,
             counts: ledger.node_counts(name),

@@ -5,6 +5,8 @@
 //! - [`status`]: its status, printed by `kubectl get pbx`.
 //! - [`cause`]: the stable reasons of a change of roles.
 //! - [`duration`] and [`timing`]: durations as Kubernetes writes them, and the rules between them.
+//! - [`health`]: sensors, thresholds and levels.
+//! - [`switchover`]: planned moves, drills, hooks.
 //! - [`ledger`]: history and counts, merged by epoch so that nothing is counted twice.
 //! - [`network`]: floating addresses.
 //! - [`quorum`]: what stands in the witness Lease.
@@ -22,6 +24,7 @@ pub mod cause;
 pub mod cluster;
 pub mod doors;
 pub mod duration;
+pub mod health;
 pub mod ledger;
 pub mod names;
 pub mod network;
@@ -30,6 +33,7 @@ pub mod report;
 pub mod sidecar_config;
 pub mod sidecar_doors;
 pub mod status;
+pub mod switchover;
 pub mod timing;
 
 pub use cause::Cause;

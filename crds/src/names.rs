@@ -14,7 +14,12 @@ pub const CLUSTER_LABEL: &str = "pbxha.dev/cluster";
 pub const LEASE_ANNOTATION: &str = "pbxha.dev/quorum";
 /// Annotation of the EndpointSlice: the epoch of the node that wrote it (I2).
 pub const EPOCH_ANNOTATION: &str = "pbxha.dev/epoch";
-/// Annotation of the pod template: hash of the configuration, so that a change rolls the pods.
+/// Annotation of the PbxCluster that asks for a planned move: `any`, a node's name, `drill` or `cancel`, then optionally a
+/// strategy. It is carried out once, when it changes: what follows a `#` is there to make it another one.
+pub const SWITCHOVER_ANNOTATION: &str = "pbxha.dev/switchover";
+/// Annotation of a pod: hash of the user's ConfigMap. A change of it makes kubelet look at the mounted files at once.
+pub const USER_CONFIG_ANNOTATION: &str = "pbxha.dev/user-config";
+/// Annotation of the pod template: hash of the sidecar's file, so that a change rolls the pods.
 pub const CONFIG_HASH_ANNOTATION: &str = "pbxha.dev/config-hash";
 /// UDP port of the heartbeats.
 pub const HEARTBEAT_PORT: u16 = 6940;

@@ -3,8 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthStatus;
 use crate::ledger::Ledger;
 use crate::status::{AsteriskStatus, LinkStatus};
+use crate::switchover::SwitchoverStatus;
 
 /// The state of a node as its own sidecar sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ pub struct Report {
     pub detail: String,
     /// Since when it has this role.
     pub since: Time,
+    /// When its sidecar began; a sidecar of an earlier version does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
     /// The highest epoch it has seen; of an active, the epoch it serves under.
     pub epoch: i64,
     /// The node it takes for active.
@@ -32,6 +37,12 @@ pub struct Report {
     /// Hash of the configuration that its Asterisk runs with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<String>,
+    /// Its health.
+    #[serde(default)]
+    pub health: HealthStatus,
+    /// The planned move that it makes, or made last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<SwitchoverStatus>,
     /// Its paths to the peers.
     #[serde(default)]
     pub links: Vec<LinkStatus>,

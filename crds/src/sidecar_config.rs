@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{FailoverSpec, PortSpec, Protocol, TrunkPolicy};
+use crate::cluster::{FailoverSpec, PortSpec, Protocol, StandbyMode, TrunkPolicy};
+use crate::health::HealthSpec;
 use crate::names;
 use crate::sidecar_doors::DoorsConfig;
+use crate::switchover::{DrillSpec, HookSpec, LiveSettings};
 
 /// Everything a sidecar is told. Unknown fields are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +27,18 @@ pub struct SidecarConfig {
     /// When a standby takes over.
     #[serde(default)]
     pub failover: FailoverSpec,
+    /// When this node counts as sick.
+    #[serde(default)]
+    pub health: HealthSpec,
+    /// Moves by schedule.
+    #[serde(default)]
+    pub drills: DrillSpec,
+    /// Who is told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookSpec>,
+    /// Decide nothing, watch everything.
+    #[serde(default)]
+    pub paused: bool,
     /// Where HTTP is served.
     #[serde(default = "default_http")]
     pub http: SocketAddr,
@@ -42,6 +56,20 @@ pub struct SidecarConfig {
     /// The cluster's objects in Kubernetes: the witness, the seats and the traffic. Left out on bare hosts that have three nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesConfig>,
+}
+
+impl SidecarConfig {
+    /// What may change while the sidecar runs, as the file has it.
+    pub fn live_settings(&self) -> LiveSettings {
+        LiveSettings {
+            paused: self.paused,
+            mode: self.failover.mode,
+            switchover: self.failover.switchover.clone(),
+            drills: self.drills.clone(),
+            health: self.health.clone(),
+            hooks: self.hooks.clone(),
+        }
+    }
 }
 
 /// One node of the cluster.
@@ -105,6 +133,9 @@ pub struct AsteriskConfig {
     /// Outbound registrations.
     #[serde(default)]
     pub trunks: TrunkPolicy,
+    /// Whether this Asterisk runs while the node stands by.
+    #[serde(default)]
+    pub standby: StandbyMode,
 }
 
 /// Floating addresses of a host.

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Cause;
+use crate::health::{HealthLevel, HealthStatus};
+use crate::switchover::SwitchoverStatus;
 
 /// What the operator has seen of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -32,6 +34,12 @@ pub struct PbxClusterStatus {
     /// Asterisk's version on the active node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Level of the active node's health.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthLevel>,
+    /// The planned move that is under way, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<SwitchoverStatus>,
     /// Available: a node serves. Redundant: a standby could take over. Progressing: something is being made or rolled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -60,7 +68,7 @@ pub struct NodeStatus {
     pub name: String,
     /// active serves; standby is alive and does not; dead does not answer.
     pub state: NodeState,
-    /// The state in one word: Serving, Ready, Starting, Quarantined, Restarting, Leaving, AsteriskDown, Silent, NoPod, NotSeen.
+    /// The state in one word: Serving, Ready, Cold, Draining, Starting, Quarantined, Restarting, Leaving, AsteriskDown, Silent, NoPod, NotSeen.
     pub detail: String,
     /// Since when it is in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +85,9 @@ pub struct NodeStatus {
     /// Its Asterisk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asterisk: Option<AsteriskStatus>,
+    /// Its health.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
     /// The network paths to its peers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -170,6 +181,8 @@ pub struct NodeCounts {
     pub asterisk_restarts: u64,
     /// Moves that were not made, for a reason.
     pub suppressed: u64,
+    /// Times it was replaced by a drill.
+    pub drills: u64,
 }
 
 /// Counts of a cluster. They grow only.
@@ -182,6 +195,8 @@ pub struct ClusterCounts {
     pub switchovers: u64,
     /// Moves that were not made, for a reason.
     pub suppressed: u64,
+    /// Planned moves that were drills.
+    pub drills: u64,
     /// Changes up to this epoch are in the counts, whether or not they still stand in the history.
     pub through_epoch: i64,
 }

@@ -4,6 +4,7 @@ use clap::Parser as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource as _;
+use pbx_crds::health::HealthStatus;
 use pbx_crds::ledger::Ledger;
 use pbx_crds::report::{Report, ReportedRole};
 use pbx_crds::status::{AsteriskState, AsteriskStatus, FailoverRecord, LinkState, LinkStatus};
@@ -117,6 +118,7 @@ pub fn pod(name: &str) -> PodFacts {
         is_terminating: false,
         created_at: ago(3600),
         role_label: None,
+        user_hash: None,
         problem: None,
     }
 }
@@ -137,6 +139,7 @@ pub fn report(name: &str) -> NodeReport {
         },
         detail: if is_active { "Serving" } else { "Ready" }.into(),
         since: Time(ago(600)),
+        started_at: None,
         epoch: 4,
         active: Some("office-0".into()),
         ready: true,
@@ -145,6 +148,8 @@ pub fn report(name: &str) -> NodeReport {
             version: Some("22.10.1".into()),
         },
         config_hash: None,
+        health: HealthStatus::default(),
+        switchover: None,
         links: vec![LinkStatus {
             name: peer.into(),
             state: LinkState::Up,

@@ -1,17 +1,21 @@
 //! What a sidecar looks at in the API without being asked: where the traffic points, whether the server answers, where silent
-//! peers are, and once what the status tells of the past. Reads only (I4): a watch, one small GET every five seconds.
+//! peers are, what people want of the running cluster, and once what the status tells of the past. Reads only (I4): two watches,
+//! one small GET every five seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use kube::Api;
 use kube::api::{WatchEvent, WatchParams};
 use pbx_core::{ApiAnswer, ApiCall, Holder, Seat};
+use pbx_crds::PbxCluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
 use crate::config::{self, Checked};
 use crate::daemon::{CoreView, ToCore};
+use crate::kubernetes::resource::Wanted;
 use crate::kubernetes::slice::{self, Traffic};
 use crate::kubernetes::{pods, resource};
 use crate::services::{Done, Objects};
@@ -40,7 +44,7 @@ pub fn spawn(
         spawn_local(watch_traffic(traffic, done.clone()));
     }
     spawn_local(probe(objects.clone(), view.clone(), done.clone()));
-    spawn_local(read_history(objects.clone(), checked.clone(), done));
+    spawn_local(watch_resource(objects.clone(), checked.clone(), done));
     spawn_local(look_for_peers(objects, checked, view, to_core));
 }
 
@@ -103,7 +107,8 @@ fn is_news(answer: &ApiAnswer, view: &CoreView) -> bool {
     }
 }
 
-async fn read_history(objects: Objects, checked: Arc<Checked>, done: mpsc::Sender<Done>) {
+/// Follows the resource: what people want, and once what its status tells of the past.
+async fn watch_resource(objects: Objects, checked: Arc<Checked>, done: mpsc::Sender<Done>) {
     let Some(kubernetes) = &checked.file.kubernetes else {
         return;
     };
@@ -111,25 +116,57 @@ async fn read_history(objects: Objects, checked: Arc<Checked>, done: mpsc::Sende
         // A bare host has no resource.
         return;
     }
+    let (client, namespace) = (&objects.client, &kubernetes.namespace);
+    let cluster = &checked.file.cluster;
+    let mut has_history = false;
     loop {
-        match resource::ledger(
-            &objects.client,
-            &kubernetes.namespace,
-            &checked.file.cluster,
-            PROBE_DEADLINE,
-        )
-        .await
-        {
-            Ok(ledger) => {
-                let _ = done.send(Done::History(ledger)).await;
-                return;
+        match resource::list(client, namespace, cluster, PROBE_DEADLINE).await {
+            Ok((Some(found), version)) => {
+                if !std::mem::replace(&mut has_history, true) {
+                    let _ = done.send(Done::History(resource::ledger(&found))).await;
+                }
+                let wanted = resource::wanted(&found);
+                let _ = done.send(Done::Wanted(Box::new(wanted.clone()))).await;
+                let api = Api::namespaced(client.clone(), namespace);
+                follow_resource(api, cluster, &version, wanted, &done).await;
             }
-            Err(error) => tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "no history from the status yet"
-            ),
+            Ok((None, _)) => tokio::time::sleep(PROBE_INTERVAL).await,
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the resource cannot be read yet"
+                );
+                tokio::time::sleep(PROBE_INTERVAL).await;
+            }
         }
-        tokio::time::sleep(PROBE_INTERVAL).await;
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Tells what people want when it changes; changes of the status pass by.
+async fn follow_resource(
+    api: Api<PbxCluster>,
+    cluster: &str,
+    version: &str,
+    mut known: Wanted,
+    done: &mpsc::Sender<Done>,
+) {
+    let params = WatchParams::default()
+        .fields(&resource::selector(cluster))
+        .timeout(WATCH_SECONDS);
+    let Ok(events) = api.watch(&params, version).await else {
+        return;
+    };
+    let mut events = events.boxed();
+    while let Ok(Some(event)) = events.try_next().await {
+        let (WatchEvent::Added(found) | WatchEvent::Modified(found)) = event else {
+            continue;
+        };
+        let wanted = resource::wanted(&found);
+        if wanted != known {
+            known = wanted.clone();
+            let _ = done.send(Done::Wanted(Box::new(wanted))).await;
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pbx_core::{
-    ApiCall, Body, BootTime, CallId, Effect, FoundAtStart, Input, Message, Node, Notice, Role,
-    Seat, Seats, Start, View,
+    ApiCall, Body, BootTime, CallId, Cause, Command, Effect, FoundAtStart, Input, Message, Node,
+    Notice, Role, Seat, Seats, Start, View,
 };
 use pbx_guard::protocol::Event;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,6 +39,19 @@ pub enum ToCore {
     Input(Box<Input>),
     /// Start Asterisk without a deadline: a standby's.
     StartSlack,
+    /// End a standby's Asterisk, which does not answer or has to read its files anew.
+    StopSlack,
+    /// Hand over; the calls of this node may end in peace until then.
+    Drain {
+        /// The heir; none: the best.
+        to: Option<Seat>,
+        /// What history says.
+        cause: Cause,
+        /// The kernel ends what is left of the calls.
+        until: BootTime,
+    },
+    /// Asterisk takes no new work any more, or could not be made to.
+    Closed(bool),
     /// A peer's address, read from its pod.
     PeerAddress(Seat, SocketAddr),
     /// Tell a peer parts of the ledger.
@@ -60,6 +73,8 @@ pub enum FromCore {
     Call(CallId, Box<ApiCall>),
     /// The core tells what happened.
     Notice(Notice),
+    /// Close Asterisk to new work, and answer with [`ToCore::Closed`].
+    Close,
     /// The guard tells what happened.
     Guard(GuardNote),
     /// A peer told a part of its ledger.
@@ -85,6 +100,8 @@ pub struct CoreView {
     pub is_without_quorum: bool,
     /// Whether each peer was heard within warntime.
     pub is_peer_up: [bool; pbx_core::MAX_NODES],
+    /// Whether each peer could take over, as it says within warntime.
+    pub is_peer_ready: [bool; pbx_core::MAX_NODES],
     /// Whether each peer was ever heard.
     pub is_peer_known: [bool; pbx_core::MAX_NODES],
     /// How the links to each peer are.
@@ -121,6 +138,8 @@ pub struct Daemon {
     recorder: Recorder,
     warntime: Duration,
     work: Work,
+    /// Of the switchover that is being asked for in this step: its stop is a drain.
+    drain_until: Option<BootTime>,
 }
 
 /// Reused buffers: what is still to be done within the present step.
@@ -179,6 +198,7 @@ impl Daemon {
             recorder,
             warntime: settings.timing.warntime,
             work,
+            drain_until: None,
         };
         if let Some(event) = first {
             daemon
@@ -210,6 +230,7 @@ impl Daemon {
                 Happened::ServicesGone => return,
             }
             self.carry_out(now);
+            self.drain_until = None;
             self.publish(now);
             self.keep_flight(now);
             self.metrics.last_step_at_ns.store(now.0, Ordering::Relaxed);
@@ -255,6 +276,13 @@ impl Daemon {
         match asked {
             ToCore::Input(input) => self.work.inputs.push_back(*input),
             ToCore::StartSlack => self.driver.start_slack(&mut self.work.orders),
+            ToCore::StopSlack => self.driver.stop_slack(&mut self.work.orders),
+            ToCore::Drain { to, cause, until } => {
+                self.drain_until = Some(until);
+                let command = Input::Command(Command::Switchover { to, cause });
+                self.work.inputs.push_back(command);
+            }
+            ToCore::Closed(is_closed) => self.driver.on_closed(is_closed, &mut self.work.orders),
             ToCore::PeerAddress(seat, address) => self.network.note(seat, address),
             ToCore::SendLedger(seat, parts) => {
                 for part in &parts {
@@ -309,11 +337,22 @@ impl Daemon {
                 self.driver.arm(now, *deadline, &mut orders);
                 self.work.orders = orders;
             }
-            Effect::Stop => self.driver.stop(&mut self.work.orders),
+            Effect::Stop => self.on_stop(),
             Effect::Notice(notice) => {
                 tracing::info!(?notice, boot_ns = now.0, "core");
                 self.tell(FromCore::Notice(*notice));
             }
+        }
+    }
+
+    fn on_stop(&mut self) {
+        match self.drain_until.take() {
+            Some(until) => {
+                if self.driver.drain(until, &mut self.work.orders) {
+                    self.tell(FromCore::Close);
+                }
+            }
+            None => self.driver.stop(&mut self.work.orders),
         }
     }
 
@@ -397,6 +436,7 @@ pub fn view_before_start() -> CoreView {
         holds_witness: false,
         is_without_quorum: false,
         is_peer_up: [false; pbx_core::MAX_NODES],
+        is_peer_ready: [false; pbx_core::MAX_NODES],
         is_peer_known: [false; pbx_core::MAX_NODES],
         links: LinkViews::default(),
         seats: None,
@@ -415,6 +455,10 @@ fn core_view(view: &View, now: BootTime, warntime: Duration, links: LinkViews) -
         is_peer_up: view.peers.map(|peer| {
             peer.heard_at
                 .is_some_and(|heard_at| now.since(heard_at) < warntime)
+        }),
+        is_peer_ready: view.peers.map(|peer| {
+            let is_fresh = |heard_at| now.since(heard_at) < warntime;
+            peer.condition.is_ready && !peer.is_leaving && peer.heard_at.is_some_and(is_fresh)
         }),
         is_peer_known: view.peers.map(|peer| peer.heard_at.is_some()),
         links,

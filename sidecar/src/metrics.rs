@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
 
+use crate::health::{Reading, Verdict};
 use crate::peer::plan::link_name;
 
 /// All metrics of a sidecar.
@@ -46,6 +47,20 @@ pub struct Metrics {
     pub channel_refused: Family<Reason, Counter>,
     /// Messages that found their queue full.
     pub queue_full: Counter,
+    /// Moves that were not made, by reason.
+    pub suppressed: Family<Reason, Counter>,
+    /// What became of telling hooks.
+    pub hooks: Family<Reason, Counter>,
+    /// The sum of the sensors' points.
+    pub health_score: Gauge,
+    /// 0 Good, 1 Warning, 2 Critical, 3 Failure.
+    pub health_level: Gauge,
+    /// 1 of a sensor that is not well.
+    pub sensor_failing: Family<SensorLabel, Gauge>,
+    /// What a sensor read, in figures.
+    pub sensor_values: Family<SensorLabel, Seconds>,
+    /// Calls that a planned move waits for.
+    pub calls_left: Gauge,
     /// Digest of this node's ledger, sent with every beat.
     pub ledger_digest: Arc<AtomicU64>,
     /// When the core's loop made its last step, boot time in nanoseconds: `/healthz` looks at nothing else.
@@ -85,6 +100,13 @@ pub struct LinkLabel {
     pub peer: String,
     /// The link's name; `default` of one without.
     pub link: String,
+}
+
+/// The label of a sensor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SensorLabel {
+    /// Its name.
+    pub sensor: String,
 }
 
 /// A label with a stable reason.
@@ -155,6 +177,25 @@ impl Metrics {
                 "queue_full",
                 "Messages between the threads that found the queue full",
             ),
+            suppressed: registered(
+                all,
+                "moves_suppressed",
+                "Moves that were not made, by reason",
+            ),
+            hooks: registered(all, "hooks", "What became of telling hooks"),
+            health_score: registered(
+                all,
+                "health_score",
+                "Sum of the sensors' points; higher is worse",
+            ),
+            health_level: registered(
+                all,
+                "health_level",
+                "Level of this node's health: 0 Good, 1 Warning, 2 Critical, 3 Failure",
+            ),
+            sensor_failing: registered(all, "sensor_failing", "1 of a sensor that is not well"),
+            sensor_values: registered(all, "sensor_value", "What a sensor read, in its own unit"),
+            calls_left: registered(all, "calls_left", "Calls that a planned move waits for"),
             ledger_digest: Arc::default(),
             last_step_at_ns: Arc::default(),
             links: register_links(all, peers, links),
@@ -177,6 +218,19 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String does not fail");
         text
+    }
+
+    /// Shows what a sensor read.
+    pub fn note_sensor(&self, name: &str, reading: &Reading) {
+        let label = SensorLabel {
+            sensor: name.to_owned(),
+        };
+        let is_well = matches!(reading.verdict, Verdict::Good | Verdict::Skipped);
+        let failing = self.sensor_failing.get_or_create(&label);
+        failing.set(i64::from(!is_well));
+        if let Some(value) = reading.value {
+            self.sensor_values.get_or_create(&label).set(value);
+        }
     }
 
     /// Counts one of `family` under `reason`.

@@ -3,9 +3,11 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use pbx_core::Role;
+use pbx_crds::health::HealthStatus;
 use pbx_crds::ledger::Ledger;
 use pbx_crds::report::{LINK_TOO_SLOW, Problem, Report, ReportedRole, WITHOUT_QUORUM};
 use pbx_crds::status::{AsteriskState, AsteriskStatus, LinkState, LinkStatus};
+use pbx_crds::switchover::SwitchoverStatus;
 
 use crate::asterisk::supervisor::Phase;
 use crate::config::Checked;
@@ -27,6 +29,12 @@ pub struct Known<'a> {
     pub version: Option<&'a str>,
     /// Hash of its configuration.
     pub config_hash: Option<&'a str>,
+    /// Its health.
+    pub health: &'a HealthStatus,
+    /// The present or last planned move.
+    pub switchover: Option<&'a SwitchoverStatus>,
+    /// A standby's Asterisk does not run.
+    pub is_cold: bool,
     /// What is wrong.
     pub problem: Option<&'a Problem>,
     /// History and counts.
@@ -49,6 +57,9 @@ pub fn build_report(checked: &Checked, known: &Known<'_>, before: Option<&Report
         role,
         detail: detail(known).into(),
         since,
+        started_at: before
+            .and_then(|before| before.started_at.clone())
+            .or_else(|| Some(Time(Timestamp::now()))),
         epoch: known.view.epoch.cast_signed(),
         active: known.view.active.map(|seat| checked.name_of(seat)),
         ready: known.is_ready && is_voting(known.view.role),
@@ -57,6 +68,8 @@ pub fn build_report(checked: &Checked, known: &Known<'_>, before: Option<&Report
             version: known.version.map(Into::into),
         },
         config_hash: known.config_hash.map(Into::into),
+        health: known.health.clone(),
+        switchover: known.switchover.cloned(),
         links: links(checked, &known.view),
         holds_witness: known.view.holds_witness,
         terminating: known.is_terminating,
@@ -72,10 +85,12 @@ fn is_voting(role: Role) -> bool {
 fn detail(known: &Known<'_>) -> &'static str {
     match (known.view.role, known.phase) {
         (_, _) if known.is_terminating => "Leaving",
+        (_, Phase::Draining) => "Draining",
         (Role::Active, Phase::Booted) => "Serving",
         (Role::Active, _) => "Restarting",
         (Role::Quarantined, _) => "Quarantined",
         (Role::Leaving | Role::Left, _) => "Leaving",
+        (Role::Standby, Phase::Held) if known.is_cold && known.is_ready => "Cold",
         (Role::Standby | Role::Bidding | Role::Stopping, Phase::Booted) => "Ready",
         (Role::Standby | Role::Bidding | Role::Stopping, Phase::Starting) => "Starting",
         (
@@ -89,7 +104,7 @@ fn asterisk_state(phase: Phase) -> AsteriskState {
     match phase {
         Phase::Held | Phase::Ordered | Phase::Ending => AsteriskState::Stopped,
         Phase::Starting => AsteriskState::Starting,
-        Phase::Booted => AsteriskState::Running,
+        Phase::Booted | Phase::Draining => AsteriskState::Running,
     }
 }
 

@@ -8,10 +8,12 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use pbx_crds::cluster::FailoverSpec;
+use pbx_crds::cluster::{FailoverSpec, StandbyMode};
+use pbx_crds::health::HealthSpec;
 use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
 use pbx_crds::report::{Report, ReportedRole};
 use pbx_crds::status::LinkState;
+use pbx_crds::switchover::{DrillSpec, HookSpec};
 use rustix::process::Signal;
 
 use crate::asterisk_chroot;
@@ -25,7 +27,7 @@ use crate::slow_path::SlowPath;
 mod setup;
 
 pub use setup::TOKEN;
-use setup::bound_config;
+use setup::{HAAST_SOCKET, bound_config};
 
 const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 0);
 /// The floating address of every set of hosts that has one.
@@ -51,6 +53,16 @@ pub struct BareSettings {
     pub has_second_link: bool,
     /// Their timing.
     pub failover: FailoverSpec,
+    /// Their sensors.
+    pub health: HealthSpec,
+    /// Moves by schedule.
+    pub drills: DrillSpec,
+    /// Who is told.
+    pub hooks: Vec<HookSpec>,
+    /// Whether a standby's Asterisk runs.
+    pub standby: StandbyMode,
+    /// More of Asterisk's files, by name.
+    pub files: Vec<(String, String)>,
 }
 
 impl BareSettings {
@@ -63,6 +75,11 @@ impl BareSettings {
             has_vip: false,
             has_second_link: false,
             failover: FailoverSpec::default(),
+            health: HealthSpec::default(),
+            drills: DrillSpec::default(),
+            hooks: Vec::new(),
+            standby: StandbyMode::default(),
+            files: Vec::new(),
         }
     }
 }
@@ -139,6 +156,16 @@ impl BareHosts {
     /// The switch that they are on, the clients behind the hosts.
     pub fn lan(&self) -> &Lan {
         &self.lan
+    }
+
+    /// The socket of a host's HAAst door.
+    pub fn haast_socket(&self, index: usize) -> PathBuf {
+        self.home(index).join(HAAST_SOCKET)
+    }
+
+    /// The folder of a host that is to be `/run/heartbeat` for its clients.
+    pub fn heartbeat_folder(&self, index: usize) -> PathBuf {
+        self.home(index).join("heartbeat")
     }
 
     /// What the sidecar of a host says, asked on the host itself.
@@ -276,6 +303,21 @@ impl BareHosts {
         let namespace = self.lan.hosts()[index].path();
         let own = cables[index].address;
         SlowPath::begin(&namespace, own, &peers, HEARTBEAT_PORT, delay)
+    }
+
+    /// Writes one of Asterisk's files on a host, as its administrator would.
+    pub fn write_file(&self, index: usize, name: &str, text: &str) -> Result<()> {
+        write(&self.home(index).join("user").join(name), text.as_bytes())
+    }
+
+    /// Asks the sidecar of a host for something, by its file.
+    pub fn ask_for(&self, index: usize, what: &str) -> Result<()> {
+        write(&self.home(index).join("record/switchover"), what.as_bytes())
+    }
+
+    /// Where a host's own files are.
+    pub fn folder(&self, index: usize) -> PathBuf {
+        self.home(index)
     }
 
     /// The names of a host's links in one state.

@@ -121,6 +121,24 @@ impl Call {
     }
 }
 
+/// The status of a call that is not answered, as a caller from `client` gets it.
+pub fn refused_status(
+    namespace: &Path,
+    client: Ipv4Addr,
+    target: SocketAddrV4,
+    extension: &str,
+) -> Result<u16> {
+    let error = match Call::begin(namespace, client, target, extension) {
+        Ok(call) => {
+            call.hang_up()?;
+            bail!("{target} answered a call");
+        }
+        Err(error) => format!("{error:#}"),
+    };
+    let status = error.rsplit(' ').next().and_then(|word| word.parse().ok());
+    status.with_context(|| format!("no status in: {error}"))
+}
+
 fn session(client: SocketAddr) -> String {
     let address = client.ip();
     format!(

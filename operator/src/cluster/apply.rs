@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::build::Resources;
-use super::validate::ValidatedCluster;
+use super::validate::{Config, ValidatedCluster};
 use crate::context::Context;
 use crate::observe::ClusterKey;
 
@@ -32,6 +32,8 @@ pub use key::KeyMemory;
 pub struct Applied {
     /// What keeps the cluster from being whole, if a person can mend it.
     pub problem: Option<Problem>,
+    /// Hash of the user's ConfigMap, where there is one.
+    pub user_hash: Option<String>,
     /// Look again by itself after this time.
     pub retry_after: Option<Duration>,
 }
@@ -126,8 +128,16 @@ pub async fn apply(
     };
     Ok(Applied {
         problem,
+        user_hash: user_hash(cluster),
         retry_after: is_waiting.then_some(KEY_RETRY),
     })
+}
+
+fn user_hash(cluster: &ValidatedCluster) -> Option<String> {
+    match &cluster.config {
+        Config::Present { hash } if !hash.is_empty() => Some(hash.clone()),
+        Config::Present { .. } | Config::Missing => None,
+    }
 }
 
 /// A pod that waits may wait for a key that somebody deleted: look again this often.

@@ -27,6 +27,10 @@ pub fn update_status(
     let state = ObjectsState {
         generation: cluster.metadata.generation,
         problem,
+        user_hash: result
+            .as_ref()
+            .ok()
+            .and_then(|applied| applied.user_hash.clone()),
         has_failed: result.is_err(),
     };
     tracing::debug!(cluster = %cluster.name_any(), ?state, "reconciled");

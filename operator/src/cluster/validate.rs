@@ -11,7 +11,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
-use pbx_crds::cluster::{FailoverSpec, NetworkSpec, PullPolicy, ServiceSpec, TrunkPolicy};
+use pbx_crds::cluster::{
+    FailoverSpec, NetworkSpec, PullPolicy, ServiceSpec, StandbyMode, TrunkPolicy,
+};
 use pbx_crds::doors::DoorsSpec;
 use pbx_crds::network::{NetworkMode, sidecar_network};
 use pbx_crds::sidecar_config::NetworkConfig;
@@ -51,6 +53,8 @@ pub struct ValidatedCluster {
     pub config: Config,
     /// Outbound registrations.
     pub trunks: TrunkPolicy,
+    /// Whether a standby's Asterisk runs.
+    pub standby: StandbyMode,
     /// Of the Asterisk container.
     pub resources: Option<ResourceRequirements>,
     /// Placement.
@@ -187,6 +191,7 @@ pub fn validate(
             ConfigFound::Hash(hash) => Config::Present { hash: hash.clone() },
         },
         trunks: asterisk.trunks,
+        standby: asterisk.standby,
         resources: asterisk.resources,
         node_selector: asterisk.node_selector,
         tolerations: asterisk.tolerations,

@@ -39,6 +39,8 @@ pub struct ObjectsState {
     pub generation: Option<i64>,
     /// What keeps the cluster from being whole.
     pub problem: Option<Problem>,
+    /// Hash of the user's ConfigMap, as far as it is known.
+    pub user_hash: Option<String>,
     /// Whether it failed.
     pub has_failed: bool,
 }
@@ -75,6 +77,8 @@ pub struct PodFacts {
     pub created_at: Timestamp,
     /// Its role label.
     pub role_label: Option<String>,
+    /// The hash of the user's ConfigMap that it is marked with.
+    pub user_hash: Option<String>,
     /// What keeps it from starting.
     pub problem: Option<Problem>,
 }
@@ -144,6 +148,10 @@ impl PodFacts {
             is_terminating: pod.metadata.deletion_timestamp.is_some(),
             created_at: pod.creation_timestamp()?.0,
             role_label: pod.labels().get(names::ROLE_LABEL).cloned(),
+            user_hash: pod
+                .annotations()
+                .get(names::USER_CONFIG_ANNOTATION)
+                .cloned(),
             problem: problem_of(pod, &conditions),
         })
     }

@@ -206,7 +206,7 @@ impl Observer {
         self.followers.retain(|uid, _| is_present(uid));
         self.reports.retain(|uid, _| is_present(uid));
         self.deleted.retain(is_present);
-        self.writer.forget_labels(is_present);
+        self.writer.forget_marks(is_present);
         for pod in pods.values() {
             let Some(address) = &pod.address else {
                 continue;
@@ -260,7 +260,8 @@ impl Observer {
             } else {
                 "standby"
             };
-            if let Err(error) = self.writer.label_pod(pod, role).await {
+            let hash = observed.objects.user_hash.as_deref();
+            if let Err(error) = self.writer.mark_pod(pod, role, hash).await {
                 tracing::warn!(pod = %pod.name, namespace = %self.key.namespace, reason = error.reason(), error = &error as &dyn std::error::Error, "pod not labelled");
                 has_failed = true;
             }

@@ -7,6 +7,7 @@ use pbx_crds::PbxClusterStatus;
 use pbx_crds::ledger::Ledger;
 use pbx_crds::report::{Report, ReportedRole};
 use pbx_crds::status::{LinkState, NodeState, NodeStatus};
+use pbx_crds::switchover::SwitchoverStatus;
 
 use super::conditions;
 use super::facts::{Observed, PodFacts};
@@ -32,6 +33,8 @@ pub fn status_of(observed: &Observed, now: Timestamp) -> (PbxClusterStatus, Roll
         ready: Some(ready(observed, active_name.as_deref())),
         last_cause: history.first().map(|record| record.cause),
         version: serving.and_then(|report| report.asterisk.version.clone()),
+        health: serving.map(|report| report.health.level),
+        switchover: switchover(observed),
         conditions: Vec::new(),
         nodes: nodes(observed, active_name.as_deref(), &ledger, now),
         failover_history: history,
@@ -154,6 +157,14 @@ fn ready(observed: &Observed, active: Option<&str>) -> String {
     format!("{count}/{}", observed.nodes.saturating_sub(1))
 }
 
+/// The newest that any sidecar tells; the last known while none does.
+fn switchover(observed: &Observed) -> Option<SwitchoverStatus> {
+    let told = observed.all_connected();
+    let told = told.filter_map(|(_, report)| report.switchover.clone());
+    told.chain(observed.status.switchover.clone())
+        .max_by_key(|one| one.since.0)
+}
+
 fn nodes(
     observed: &Observed,
     active: Option<&str>,
@@ -194,6 +205,9 @@ fn node(
         asterisk: report
             .map(|report| report.asterisk.clone())
             .or(kept.and_then(|old| old.asterisk.clone())),
+        health: report
+            .map(|report| report.health.clone())
+            .or(kept.and_then(|old| old.health.clone())),
         links: report
             .map(|report| report.links.clone())
             .or(kept.map(|old| old.links.clone()))

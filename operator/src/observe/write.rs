@@ -60,8 +60,11 @@ pub struct Writer {
     client: Client,
     key: ClusterKey,
     written: Option<(u64, PbxClusterStatus)>,
-    labelled: HashMap<String, &'static str>,
+    marked: HashMap<String, Mark>,
 }
+
+/// What a pod is marked with: its role, and the user's files that kubelet is to bring.
+type Mark = (&'static str, Option<String>);
 
 impl Writer {
     /// Nothing written yet.
@@ -70,7 +73,7 @@ impl Writer {
             client,
             key,
             written: None,
-            labelled: HashMap::new(),
+            marked: HashMap::new(),
         }
     }
 
@@ -114,22 +117,28 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives `pod` its role label, if it has another.
-    pub async fn label_pod(
+    /// Gives `pod` its role label, and the hash of the user's files, if it has others. A changed hash makes kubelet look at the files.
+    pub async fn mark_pod(
         &mut self,
         pod: &PodFacts,
         role: &'static str,
+        user_hash: Option<&str>,
     ) -> Result<(), WriteError> {
-        if pod.role_label.as_deref() == Some(role) {
-            self.labelled.remove(&pod.uid);
+        let hash = user_hash.or(pod.user_hash.as_deref());
+        if pod.role_label.as_deref() == Some(role) && pod.user_hash.as_deref() == hash {
+            self.marked.remove(&pod.uid);
             return Ok(());
         }
-        if self.labelled.get(&pod.uid) == Some(&role) {
+        let mark = (role, hash.map(str::to_owned));
+        if self.marked.get(&pod.uid) == Some(&mark) {
             return Ok(());
         }
-        let patch = json!({
+        let mut patch = json!({
             "metadata": {"uid": pod.uid, "labels": {names::ROLE_LABEL: role}}
         });
+        if let Some(hash) = hash {
+            patch["metadata"]["annotations"] = json!({names::USER_CONFIG_ANNOTATION: hash});
+        }
         let params = PatchParams {
             field_manager: Some(names::OPERATOR_MANAGER.into()),
             ..PatchParams::default()
@@ -145,15 +154,15 @@ impl Writer {
                 source,
             }),
             Ok(Ok(_)) => {
-                self.labelled.insert(pod.uid.clone(), role);
+                self.marked.insert(pod.uid.clone(), mark);
                 Ok(())
             }
         }
     }
 
-    /// Forgets the labels of pods that are gone.
-    pub fn forget_labels(&mut self, is_present: impl Fn(&String) -> bool) {
-        self.labelled.retain(|uid, _| is_present(uid));
+    /// Forgets the marks of pods that are gone.
+    pub fn forget_marks(&mut self, is_present: impl Fn(&String) -> bool) {
+        self.marked.retain(|uid, _| is_present(uid));
     }
 
     /// Deletes this very pod; that it is gone already is fine.

@@ -72,6 +72,7 @@ fn run(settings: &Settings, handle: shell::Handle, http: Option<SocketAddr>) -> 
         .enable_all()
         .build()?;
     let Some(path) = &settings.queue_file else {
+        drop(handle);
         return runtime.block_on(std::future::pending());
     };
     let queue = Queue::start(path.clone(), handle)?;

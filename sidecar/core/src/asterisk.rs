@@ -294,7 +294,11 @@ impl Node {
             .asterisk
             .restarting
             .is_some_and(|since| now >= since.after(self.restart_patience()));
-        if is_late && self.choose_heir(now, None).is_ok() {
+        if is_late
+            && self
+                .choose_heir_for(Cause::AsteriskExited, now, None)
+                .is_ok()
+        {
             self.begin_stop(
                 now,
                 AfterStop::HandOver(None),

@@ -221,6 +221,14 @@ impl Node {
             && self.asterisk.is_idle()
             && self.condition.is_ready
             && !self.is_leaving()
+            && !self.is_held_back_from_vacancy()
+    }
+
+    /// Another fell silent, and only a person may put this node in its place.
+    fn is_held_back_from_vacancy(&self) -> bool {
+        let Vacancy { cause, from, .. } = self.vacancy;
+        let is_own_role = from == Some(self.settings.seat);
+        self.condition.is_held_back && !cause.is_planned() && !is_own_role
     }
 
     fn bid_for_vacancy(&mut self, now: BootTime) {
@@ -241,7 +249,12 @@ impl Node {
         if !bid.has_served {
             return self.drop_bid(now, effects);
         }
-        match self.choose_heir(now, None) {
+        let cause = if self.is_leaving() {
+            Cause::PodDeleted
+        } else {
+            Cause::AsteriskExited
+        };
+        match self.choose_heir_for(cause, now, None) {
             Ok(heir) => self.hand_over(now, heir, bid.origin.cause, now, effects),
             Err(_) if self.is_leaving() => self.drop_bid(now, effects),
             Err(reason) if self.has_time_to_serve(now) => {

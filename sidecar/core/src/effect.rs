@@ -109,4 +109,8 @@ pub enum Suppression {
     HeirWithoutApi,
     /// This node is not the active, or is already giving the role up.
     NotActive,
+    /// The heir is not healthier than this node.
+    HeirSicker,
+    /// Unplanned moves are held back.
+    HeldBack,
 }

@@ -43,7 +43,7 @@ impl Node {
             let reason = Suppression::NotActive;
             return effects.push(Effect::Notice(Notice::SwitchoverRefused { reason }));
         }
-        match self.choose_heir(now, to) {
+        match self.choose_heir_for(cause, now, to) {
             // A hung Asterisk serves nobody: without an heir it is started again in place.
             Err(reason) if cause != Cause::AsteriskHung => {
                 effects.push(Effect::Notice(Notice::SwitchoverRefused { reason }));
@@ -76,6 +76,25 @@ impl Node {
             }
         }
         best
+    }
+
+    /// The same for a move of this cause: none unplanned while such moves are held back, and for the sake of health only to a
+    /// healthier node.
+    pub(crate) fn choose_heir_for(
+        &self,
+        cause: Cause,
+        now: BootTime,
+        to: Option<Seat>,
+    ) -> Result<Seat, Suppression> {
+        if self.condition.is_held_back && !cause.is_planned() {
+            return Err(Suppression::HeldBack);
+        }
+        let heir = self.choose_heir(now, to)?;
+        let is_for_health = matches!(cause, Cause::AsteriskHung | Cause::HealthFailed);
+        if is_for_health && self.peer(heir).condition.rank >= self.condition.rank {
+            return Err(Suppression::HeirSicker);
+        }
+        Ok(heir)
     }
 
     /// Gives the vote, and with it the role, to the heir. Asterisk is stopped (R4).
@@ -126,8 +145,8 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) {
         let heir = self
-            .choose_heir(now, to)
-            .or_else(|_| self.choose_heir(now, None));
+            .choose_heir_for(cause, now, to)
+            .or_else(|_| self.choose_heir_for(cause, now, None));
         match heir {
             Ok(heir) => self.hand_over(now, heir, cause, since, effects),
             Err(reason) if !self.is_leaving() && self.has_time_to_serve(now) => {
@@ -261,6 +280,9 @@ impl Node {
         let Some(preferred) = self.settings.preferred_seat else {
             return;
         };
+        if self.condition.is_held_back {
+            return;
+        }
         let Some(promoted_at) = self.bid.and_then(|bid| bid.promoted_at) else {
             return;
         };

@@ -75,6 +75,9 @@ pub struct Condition {
     pub is_api_reachable: bool,
     /// Lower is better; compared before the seat.
     pub rank: u8,
+    /// No unplanned move by this node's own decision: neither from it to an heir, nor to it when another falls silent. A first
+    /// start, a return to its own role and a restart in place are none.
+    pub is_held_back: bool,
 }
 
 /// What people and the shell ask for.

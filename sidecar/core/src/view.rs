@@ -35,7 +35,10 @@ pub enum Role {
 }
 
 /// A node at one moment.
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, told as it is"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
     /// What it is.

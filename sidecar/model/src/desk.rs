@@ -50,6 +50,7 @@ impl Desk {
             is_ready: true,
             is_api_reachable,
             rank: 0,
+            is_held_back: false,
         };
         self.input(Input::Condition(condition));
     }

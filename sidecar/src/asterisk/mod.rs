@@ -1,8 +1,11 @@
 //! Asterisk as this node runs it: its configuration ([`config`]), its manager interface ([`ami`]), when a standby's may run
-//! ([`supervisor`]), and the tasks that wait for it. Which node serves is the core's to say, its process is the guard's.
+//! ([`supervisor`]), its calls and the end of taking new ones ([`calls`]), what becomes of changed files ([`files`], [`reload`]), and the tasks that wait for it. Which node serves is the core's to say, its process is the guard's.
 
 pub mod ami;
+pub mod calls;
 pub mod config;
+pub mod files;
+pub mod reload;
 pub mod supervisor;
 
 use std::net::SocketAddr;
@@ -13,12 +16,15 @@ use ami::{Ami, AmiError};
 use config::{Inputs, Snapshot, Trunks};
 use pbx_crds::cluster::TrunkPolicy;
 use pbx_crds::sidecar_config::AsteriskConfig;
+use tokio::sync::mpsc;
 
 /// AMI accepts connections a little after the process starts.
 const CONNECT_RETRY: Duration = Duration::from_millis(10);
 const AMI_DEADLINE: Duration = Duration::from_secs(2);
 /// A start that takes longer than this is reported; it is waited for all the same.
 pub const SLOW_BOOT: Duration = Duration::from_secs(30);
+/// Thousands of objects take seconds to read again.
+pub const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// An orderly end waits this long for the trunks to be told.
 const UNREGISTER_DEADLINE: Duration = Duration::from_millis(300);
 
@@ -82,9 +88,27 @@ impl Configured {
         }
     }
 
-    async fn try_boot(&self) -> Result<Booted, AmiError> {
+    /// Another connection to an Asterisk that is fully booted; nobody sends it events. Each action is answered within `deadline`.
+    pub async fn connect_quietly(&self, deadline: Duration) -> Result<Ami, AmiError> {
+        let ami = self.connect(deadline, None).await?;
+        ami.fully_booted().await?;
+        ami.action("Events", &[("EventMask", "off")]).await?;
+        Ok(ami)
+    }
+
+    /// Another connection, on which the ends of channels are heard.
+    async fn connect(
+        &self,
+        deadline: Duration,
+        hangups: Option<mpsc::Sender<ami::Message>>,
+    ) -> Result<Ami, AmiError> {
         let address = SocketAddr::from(([127, 0, 0, 1], config::AMI_PORT));
-        let ami = Ami::connect(address, config::AMI_USER, &self.secret, AMI_DEADLINE).await?;
+        let login = (config::AMI_USER, self.secret.as_str());
+        Ami::connect(address, login, deadline, hangups).await
+    }
+
+    async fn try_boot(&self) -> Result<Booted, AmiError> {
+        let ami = self.connect(AMI_DEADLINE, None).await?;
         ami.fully_booted().await?;
         let version = ami.version().await.ok();
         Ok(Booted {

@@ -41,6 +41,8 @@ pub enum Phase {
     Starting,
     /// Fully booted.
     Booted,
+    /// Takes no new calls any more, and ends with its last one.
+    Draining,
     /// It executes nothing any more, and is not gone yet.
     Ending,
 }
@@ -55,6 +57,10 @@ pub struct Supervisor {
     phase: Phase,
     /// Traffic is moved by an EndpointSlice.
     needs_traffic_read: bool,
+    /// A standby's does not run.
+    is_cold: bool,
+    /// A person wants it stopped.
+    is_halted: bool,
     has_config: bool,
     is_active: bool,
     is_leaving: bool,
@@ -75,8 +81,10 @@ enum Traffic {
 
 impl Supervisor {
     /// Nothing runs yet, as far as is known.
-    pub fn new(needs_traffic_read: bool) -> Self {
+    pub fn new(needs_traffic_read: bool, is_cold: bool) -> Self {
         Self {
+            is_cold,
+            is_halted: false,
             phase: Phase::Held,
             needs_traffic_read,
             has_config: false,
@@ -100,9 +108,19 @@ impl Supervisor {
 
     /// Whether this node could be promoted now.
     pub fn is_ready(&self) -> bool {
-        let is_cold_ready =
-            self.phase == Phase::Held && self.traffic == Traffic::Here && self.has_config;
-        !self.is_leaving && (self.phase == Phase::Booted || is_cold_ready)
+        let may_be_stopped = (self.is_cold && !self.is_active) || self.traffic == Traffic::Here;
+        let is_cold_ready = self.phase == Phase::Held && may_be_stopped && self.has_config;
+        !self.is_leaving && !self.is_halted && (self.phase == Phase::Booted || is_cold_ready)
+    }
+
+    /// A standby's Asterisk does not run.
+    pub fn is_cold(&self) -> bool {
+        self.is_cold
+    }
+
+    /// A person wants a standby's Asterisk to stay stopped, or no more.
+    pub fn halt(&mut self, is_halted: bool) {
+        self.is_halted = is_halted;
     }
 
     /// The configuration directory is there.
@@ -132,6 +150,11 @@ impl Supervisor {
         if self.phase == Phase::Starting {
             self.phase = Phase::Booted;
         }
+    }
+
+    /// Asterisk takes no new calls any more.
+    pub fn on_draining(&mut self) {
+        self.phase = Phase::Draining;
     }
 
     /// Asterisk does nothing any more; [`Supervisor::on_exited`] follows.
@@ -203,6 +226,8 @@ impl Supervisor {
         let is_asked = self.traffic == Traffic::Asked;
         self.phase == Phase::Held
             && self.has_config
+            && !self.is_cold
+            && !self.is_halted
             && !self.is_active
             && !self.is_leaving
             && !is_asked
@@ -226,7 +251,7 @@ mod tests {
     const NOW: BootTime = BootTime(1_000_000_000_000);
 
     fn held() -> Supervisor {
-        let mut supervisor = Supervisor::new(true);
+        let mut supervisor = Supervisor::new(true, false);
         supervisor.on_config();
         supervisor
     }
@@ -299,8 +324,36 @@ mod tests {
     }
 
     #[test]
+    fn a_cold_standby_is_ready_and_not_started() {
+        let mut supervisor = Supervisor::new(true, true);
+        assert!(!supervisor.is_ready(), "without a configuration");
+        supervisor.on_config();
+        assert_eq!(supervisor.on_tick(NOW), None);
+        assert!(supervisor.is_ready());
+        supervisor.on_role(true);
+        supervisor.on_started();
+        assert!(!supervisor.is_ready());
+        supervisor.on_booted();
+        assert!(supervisor.is_ready());
+    }
+
+    #[test]
+    fn a_draining_one_is_not_ready_and_settles_when_it_has_ended() {
+        let mut supervisor = held();
+        supervisor.on_started();
+        supervisor.on_booted();
+        supervisor.on_role(true);
+        supervisor.on_draining();
+        supervisor.on_role(false);
+        assert!(!supervisor.is_ready());
+        assert_eq!(supervisor.on_tick(NOW), None);
+        supervisor.on_exited(NOW, 0);
+        assert_eq!(supervisor.on_tick(NOW), Some(Action::ReadTraffic));
+    }
+
+    #[test]
     fn a_bare_host_starts_at_once() {
-        let mut supervisor = Supervisor::new(false);
+        let mut supervisor = Supervisor::new(false, false);
         supervisor.on_config();
         assert_eq!(supervisor.on_tick(NOW), Some(Action::StartSlack));
     }

@@ -6,6 +6,8 @@
 mod actions;
 mod ami;
 pub mod check;
+mod descriptors;
+mod heartbeat;
 pub mod http;
 mod listen;
 mod open;
@@ -53,6 +55,7 @@ pub struct Inputs {
 
 /// Starts the thread. A panic ends the process, and the guard starts it again within 50 ms.
 pub fn start(inputs: Inputs) -> anyhow::Result<()> {
+    descriptors::raise();
     let doors = move || match crate::runtime() {
         Ok(runtime) => runtime.block_on(run(inputs)),
         Err(error) => tracing::error!(

@@ -42,6 +42,8 @@ pub enum GuardNote {
     },
     /// Nothing runs, as the guard found it.
     Idle,
+    /// Asterisk takes no new work any more, and lives until its calls have ended.
+    Draining,
     /// The pod is told to end.
     Terminating {
         /// When everything is killed.
@@ -60,6 +62,10 @@ enum Known {
     Starting,
     /// This run exists.
     Running(RunId),
+    /// The core wants it gone; it is being closed to new work.
+    Closing(RunId, BootTime),
+    /// Closed for good, as the core was told: its calls may end in peace, until the kernel ends it.
+    Draining(RunId),
     /// It executes nothing any more, as the core was told, but is not gone yet.
     Ending,
 }
@@ -103,7 +109,9 @@ impl Driver {
                 deadline_ns: deadline.0,
             })),
             Known::Idle => self.start_if_due(now, orders),
-            Known::Starting | Known::Ending | Known::Unknown => {}
+            // Who is to serve again does not wait for old calls.
+            Known::Draining(run) => orders.push(Order::Send(Command::Stop { run })),
+            Known::Closing(..) | Known::Starting | Known::Ending | Known::Unknown => {}
         }
     }
 
@@ -111,12 +119,47 @@ impl Driver {
     pub fn stop(&mut self, orders: &mut Vec<Order>) {
         self.wanted = None;
         match self.known {
-            Known::Idle | Known::Ending => orders.push(Order::Core(GuardEvent::Stopped)),
-            Known::Running(run) => {
+            Known::Idle | Known::Ending | Known::Draining(_) => {
+                orders.push(Order::Core(GuardEvent::Stopped));
+            }
+            Known::Running(run) | Known::Closing(run, _) => {
+                self.known = Known::Running(run);
                 self.is_stop_wanted = true;
                 orders.push(Order::Send(Command::Stop { run }));
             }
             Known::Starting | Known::Unknown => self.is_stop_wanted = true,
+        }
+    }
+
+    /// The core wants Asterisk gone, and its calls may end in peace until `until`: it is to be closed to new work, and the answer
+    /// is given by [`Driver::on_closed`]. Returns whether there is one to close; else it is stopped.
+    pub fn drain(&mut self, until: BootTime, orders: &mut Vec<Order>) -> bool {
+        if let Known::Running(run) = self.known {
+            self.wanted = None;
+            self.known = Known::Closing(run, until);
+            return true;
+        }
+        self.stop(orders);
+        false
+    }
+
+    /// Asterisk is closed to new work, for good; or could not be closed, and is stopped. Closed is what counts as stopped (R4), once
+    /// the kernel has its last deadline.
+    pub fn on_closed(&mut self, is_closed: bool, orders: &mut Vec<Order>) {
+        match self.known {
+            Known::Closing(run, until) if is_closed => orders.push(Order::Send(Command::Arm {
+                run,
+                deadline_ns: until.0,
+            })),
+            Known::Closing(..) => self.stop(orders),
+            _ => {}
+        }
+    }
+
+    /// A standby's Asterisk that does not answer is to end; it is started again like any other. One that serves is the core's.
+    pub fn stop_slack(&mut self, orders: &mut Vec<Order>) {
+        if let (Known::Running(run), None) = (self.known, self.wanted) {
+            orders.push(Order::Send(Command::Stop { run }));
         }
     }
 
@@ -157,10 +200,8 @@ impl Driver {
                 run, deadline_ns, ..
             } => self.on_state(run, deadline_ns, orders),
             Event::Started { run, .. } => self.on_started(now, run, orders),
-            Event::Armed { deadline_ns, .. } => {
-                orders.push(Order::Core(GuardEvent::Armed {
-                    deadline: BootTime(deadline_ns),
-                }));
+            Event::Armed { run, deadline_ns } => {
+                self.on_armed(run, BootTime(deadline_ns), orders);
             }
             Event::StartRefused { reason } => self.on_start_refused(reason, orders),
             // Its Exited is on the way, or the core has extended it since.
@@ -216,6 +257,15 @@ impl Driver {
         }
     }
 
+    fn on_armed(&mut self, run: RunId, deadline: BootTime, orders: &mut Vec<Order>) {
+        if self.known != Known::Closing(run, deadline) {
+            return orders.push(Order::Core(GuardEvent::Armed { deadline }));
+        }
+        self.known = Known::Draining(run);
+        orders.push(Order::Core(GuardEvent::Stopped));
+        orders.push(Order::Note(GuardNote::Draining));
+    }
+
     fn on_start_refused(&mut self, reason: StartRefusal, orders: &mut Vec<Order>) {
         self.known = Known::Unknown;
         if reason == StartRefusal::DeadlinePassed {
@@ -226,11 +276,16 @@ impl Driver {
     }
 
     fn on_doomed(&mut self, run: RunId, at: BootTime, asked: bool, orders: &mut Vec<Order>) {
-        if self.known == Known::Running(run) {
-            self.known = Known::Ending;
+        let is_told = match self.known {
+            Known::Running(known) | Known::Closing(known, _) if known == run => false,
+            Known::Draining(known) if known == run => true,
+            _ => return,
+        };
+        self.known = Known::Ending;
+        if !is_told {
             self.tell_end(at, asked, orders);
-            orders.push(Order::Note(GuardNote::Ending));
         }
+        orders.push(Order::Note(GuardNote::Ending));
     }
 
     /// What the core wants from now on is meant for the next run.
@@ -252,10 +307,11 @@ impl Driver {
         asked: bool,
         orders: &mut Vec<Order>,
     ) {
-        let was_quick = !asked && now.since(self.started_at) < QUICK_LIFE;
+        let is_drained = matches!(self.known, Known::Draining(_));
+        let was_quick = !asked && !is_drained && now.since(self.started_at) < QUICK_LIFE;
         self.quick_exits = if was_quick { self.quick_exits + 1 } else { 0 };
         self.not_before = now.after(delay(self.quick_exits));
-        if self.known != Known::Ending {
+        if self.known != Known::Ending && !is_drained {
             self.tell_end(at, asked, orders);
         }
         self.known = Known::Idle;
@@ -287,191 +343,5 @@ fn delay(quick_exits: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: BootTime = BootTime(1_000_000_000_000);
-    const RUN: RunId = RunId(7);
-
-    fn in_ms(milliseconds: u64) -> BootTime {
-        NOW.after(Duration::from_millis(milliseconds))
-    }
-
-    fn state(run: Option<RunId>, deadline_ns: u64) -> Event {
-        Event::State {
-            run,
-            pid: 0,
-            deadline_ns,
-            terminating: false,
-            boot_now_ns: NOW.0,
-        }
-    }
-
-    fn exited(asked: bool) -> Event {
-        Event::Exited {
-            run: RUN,
-            status: ExitKind::Signal(9),
-            at_ns: NOW.0,
-            asked,
-        }
-    }
-
-    fn idle() -> Driver {
-        let mut driver = Driver::default();
-        driver.on_event(NOW, state(None, 0), &mut Vec::new());
-        driver
-    }
-
-    fn running() -> Driver {
-        let mut driver = idle();
-        driver.start_slack(&mut Vec::new());
-        driver.on_event(NOW, Event::Started { run: RUN, pid: 1 }, &mut Vec::new());
-        driver
-    }
-
-    fn orders(act: impl FnOnce(&mut Vec<Order>)) -> Vec<Order> {
-        let mut orders = Vec::new();
-        act(&mut orders);
-        orders
-    }
-
-    #[test]
-    fn a_running_standby_is_armed() {
-        let mut driver = running();
-        let got = orders(|out| driver.arm(NOW, in_ms(700), out));
-        assert_eq!(
-            got,
-            [Order::Send(Command::Arm {
-                run: RUN,
-                deadline_ns: in_ms(700).0
-            })]
-        );
-    }
-
-    #[test]
-    fn a_stopped_one_is_started_with_its_deadline() {
-        let mut driver = idle();
-        let got = orders(|out| driver.arm(NOW, in_ms(700), out));
-        assert_eq!(
-            got,
-            [Order::Send(Command::Start {
-                deadline_ns: Some(in_ms(700).0)
-            })]
-        );
-    }
-
-    #[test]
-    fn what_is_wanted_during_a_start_follows_it() {
-        let mut driver = idle();
-        driver.start_slack(&mut Vec::new());
-        assert_eq!(orders(|out| driver.arm(NOW, in_ms(700), out)), []);
-        let got = orders(|out| driver.on_event(NOW, Event::Started { run: RUN, pid: 1 }, out));
-        assert!(
-            got.contains(&Order::Send(Command::Arm {
-                run: RUN,
-                deadline_ns: in_ms(700).0
-            })),
-            "{got:?}"
-        );
-    }
-
-    #[test]
-    fn a_stop_is_confirmed_by_the_exit_alone() {
-        let mut driver = running();
-        assert_eq!(
-            orders(|out| driver.stop(out)),
-            [Order::Send(Command::Stop { run: RUN })]
-        );
-        let got = orders(|out| driver.on_event(NOW, exited(true), out));
-        assert_eq!(got[0], Order::Core(GuardEvent::Stopped));
-        assert_eq!(
-            orders(|out| driver.stop(out)),
-            [Order::Core(GuardEvent::Stopped)]
-        );
-    }
-
-    #[test]
-    fn a_doomed_run_is_told_at_once_and_the_next_starts_when_it_is_gone() {
-        let mut driver = running();
-        let doomed = Event::Doomed {
-            run: RUN,
-            at_ns: NOW.0,
-            asked: false,
-        };
-        let got = orders(|out| driver.on_event(NOW, doomed, out));
-        assert_eq!(
-            got,
-            [
-                Order::Core(GuardEvent::Exited { at: NOW }),
-                Order::Note(GuardNote::Ending)
-            ]
-        );
-        assert_eq!(orders(|out| driver.arm(NOW, in_ms(700), out)), []);
-        let got = orders(|out| driver.on_event(in_ms(30), exited(false), out));
-        assert!(
-            matches!(
-                got[..],
-                [
-                    Order::Note(GuardNote::Exited { asked: false, .. }),
-                    Order::Send(Command::Start {
-                        deadline_ns: Some(_)
-                    })
-                ]
-            ),
-            "{got:?}"
-        );
-    }
-
-    #[test]
-    fn a_stop_is_confirmed_by_doom() {
-        let mut driver = running();
-        driver.stop(&mut Vec::new());
-        let doomed = Event::Doomed {
-            run: RUN,
-            at_ns: NOW.0,
-            asked: true,
-        };
-        let got = orders(|out| driver.on_event(NOW, doomed, out));
-        assert_eq!(got[0], Order::Core(GuardEvent::Stopped));
-        assert_eq!(
-            orders(|out| driver.stop(out)),
-            [Order::Core(GuardEvent::Stopped)]
-        );
-    }
-
-    #[test]
-    fn a_lost_connection_proves_nothing() {
-        let mut driver = running();
-        driver.on_lost();
-        assert_eq!(orders(|out| driver.stop(out)), []);
-        let got = orders(|out| driver.on_event(NOW, state(Some(RUN), 0), out));
-        assert!(
-            got.contains(&Order::Send(Command::Stop { run: RUN })),
-            "{got:?}"
-        );
-        assert!(!got.contains(&Order::Core(GuardEvent::Stopped)), "{got:?}");
-    }
-
-    #[test]
-    fn a_crash_loop_is_held_back_and_an_extended_deadline_is_used() {
-        let mut driver = running();
-        driver.on_event(NOW, exited(false), &mut Vec::new());
-        assert_eq!(
-            orders(|out| driver.arm(NOW, in_ms(700), out)).len(),
-            1,
-            "the first start is immediate"
-        );
-        driver.on_event(NOW, Event::Started { run: RUN, pid: 2 }, &mut Vec::new());
-        driver.on_event(NOW, exited(false), &mut Vec::new());
-        assert_eq!(orders(|out| driver.arm(NOW, in_ms(700), out)), []);
-        assert_eq!(orders(|out| driver.arm(in_ms(100), in_ms(800), out)), []);
-        assert_eq!(driver.next_deadline(), Some(in_ms(250)));
-        let got = orders(|out| driver.on_tick(in_ms(250), out));
-        assert_eq!(
-            got,
-            [Order::Send(Command::Start {
-                deadline_ns: Some(in_ms(800).0)
-            })]
-        );
-    }
-}
+#[path = "driver_tests.rs"]
+mod tests;

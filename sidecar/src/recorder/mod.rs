@@ -218,6 +218,7 @@ pub fn layout() -> u32 {
         is_ready: true,
         is_api_reachable: true,
         rank: 0,
+        is_held_back: false,
     };
     for input in [Input::Condition(condition), Input::Tick] {
         let now = node.next_deadline().after(settings.timing.quarantine());

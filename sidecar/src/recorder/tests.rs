@@ -51,6 +51,7 @@ impl World {
             is_ready,
             is_api_reachable: true,
             rank: 0,
+            is_held_back: false,
         }));
         world
     }

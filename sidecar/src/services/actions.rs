@@ -9,15 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use pbx_core::{BootTime, Cause, Command, Input, Seat, Suppression};
+use pbx_core::{BootTime, Cause};
+use pbx_crds::switchover::{SwitchoverState, SwitchoverStrategy};
 use pbx_doors::{Action, Job, JobState, Refusal, Request, Step, Strategy};
 use tokio::sync::{broadcast, mpsc};
 
-use super::{Services, now};
+use super::{End, Services, now};
+use crate::asterisk::supervisor::Phase;
+use crate::daemon::ToCore;
+use crate::switchover::Objection;
 
-/// Another node is active by then, or the switchover has failed: a handover takes less than a second, a second attempt of the
-/// core's less than three.
-const SWITCHOVER_PATIENCE: Duration = Duration::from_secs(10);
+/// Another node is active by then, once this one has given the role up: a handover takes less than a second, a second attempt of
+/// the core's less than three.
+const HEIR_PATIENCE: Duration = Duration::from_secs(10);
 const DONE: i32 = 0;
 const REFUSED: i32 = 1;
 const NOT_IN_TIME: i32 = 2;
@@ -32,7 +36,26 @@ pub struct Jobs {
 
 struct UnderWay {
     job: Job,
-    ends_by: BootTime,
+    awaits: Awaits,
+}
+
+/// What ends a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaits {
+    /// The planned move.
+    Move,
+    /// The role was given up: another active, until then.
+    Heir(BootTime),
+    /// Asterisk has read its files.
+    Reload,
+}
+
+/// What became of an action at once.
+enum Begun {
+    /// It goes on.
+    Awaits(Awaits),
+    /// It is done.
+    Done(&'static str),
 }
 
 impl Jobs {
@@ -60,10 +83,13 @@ impl Jobs {
 
     /// When the job under way must have ended.
     pub(super) fn next_deadline(&self) -> Option<BootTime> {
-        self.under_way.as_ref().map(|under_way| under_way.ends_by)
+        match self.under_way.as_ref()?.awaits {
+            Awaits::Heir(until) => Some(until),
+            Awaits::Move | Awaits::Reload => None,
+        }
     }
 
-    fn begin(&mut self, request: Request, command: String) {
+    fn begin(&mut self, request: Request, command: String, awaits: Awaits) {
         let id = self.numbers.fetch_add(1, Ordering::Relaxed);
         let mut job = Job {
             id,
@@ -84,8 +110,7 @@ impl Jobs {
         job.state = JobState::Running { current: 0 };
         job.started_at = Some(Timestamp::now());
         self.tell(&job);
-        let ends_by = now().after(SWITCHOVER_PATIENCE);
-        self.under_way = Some(UnderWay { job, ends_by });
+        self.under_way = Some(UnderWay { job, awaits });
     }
 
     fn finish(&mut self, return_code: i32, log: String) {
@@ -110,70 +135,186 @@ impl Jobs {
 
 impl Services {
     pub(super) fn on_request(&mut self, request: Request) {
-        match self.plan(&request.action) {
-            Ok((to, command)) => {
-                let cause = Cause::Switchover;
-                self.jobs.begin(request, command);
-                self.ask(&Input::Command(Command::Switchover { to, cause }));
+        let command = command_of(&request.action);
+        match self.begin_action(&request.action, &request.who) {
+            Ok(Begun::Awaits(awaits)) => self.jobs.begin(request, command, awaits),
+            Ok(Begun::Done(log)) => {
+                self.jobs.begin(request, command, Awaits::Reload);
+                self.jobs.finish(DONE, log.into());
             }
             Err(refusal) => drop(request.reply.send(Err(refusal))),
         }
     }
 
-    /// The core's answer to a switchover that it does not make.
-    pub(super) fn on_switchover_refused(&mut self, reason: Suppression) {
-        let why = match reason {
-            Suppression::NoHeir => "no standby is heard",
-            Suppression::HeirNotReady => "no standby is ready: see its detail in the status",
-            Suppression::HeirWithoutApi => "the standby does not reach the API server",
-            Suppression::NotActive => "this node is not active, or gives the role up already",
-        };
-        self.jobs.finish(REFUSED, why.into());
-    }
-
-    /// A job ends once another node is active, or its time is over.
+    /// A job ends with what it awaits.
     pub(super) fn tend_job(&mut self) {
-        let Some(ends_by) = self.jobs.next_deadline() else {
+        let Some(UnderWay { awaits, .. }) = &mut self.jobs.under_way else {
             return;
         };
+        if *awaits == Awaits::Move && !self.desk.is_busy() {
+            let progress = self.desk.progress();
+            let (state, message) = progress.map_or((SwitchoverState::Refused, ""), |progress| {
+                (progress.state, progress.message.as_str())
+            });
+            if state != SwitchoverState::Done {
+                return self.jobs.finish(REFUSED, message.to_owned());
+            }
+            *awaits = Awaits::Heir(now().after(HEIR_PATIENCE));
+        }
+        if let Awaits::Heir(until) = *awaits {
+            self.await_heir(until);
+        }
+    }
+
+    /// Asterisk has read its files, or why not.
+    pub(super) fn end_reload_job(&mut self, failure: Option<&str>) {
+        let is_awaited = self
+            .jobs
+            .under_way
+            .as_ref()
+            .is_some_and(|under_way| under_way.awaits == Awaits::Reload);
+        if is_awaited {
+            let code = failure.map_or(DONE, |_| REFUSED);
+            self.jobs
+                .finish(code, failure.unwrap_or("reloaded").to_owned());
+        }
+    }
+
+    fn await_heir(&mut self, until: BootTime) {
         let view = *self.channels.view.borrow();
         let own = self.checked.settings.seat;
         if let Some(active) = view.active.filter(|active| *active != own) {
             let name = self.checked.name_of(active);
             let log = format!("{name} is active under epoch {}", view.epoch);
             self.jobs.finish(DONE, log);
-        } else if now() >= ends_by {
-            let log = format!("no other node became active within {SWITCHOVER_PATIENCE:?}");
+        } else if now() >= until {
+            let log = format!("no other node became active within {HEIR_PATIENCE:?}");
             self.jobs.finish(NOT_IN_TIME, log);
         }
     }
 
-    /// The heir of a switchover that is to be made now, and how the step is called.
-    fn plan(&self, action: &Action) -> Result<(Option<Seat>, String), Refusal> {
+    fn begin_action(&mut self, action: &Action, who: &str) -> Result<Begun, Refusal> {
+        if self.end != End::NotAsked {
+            return Err(Refusal::Ending);
+        }
+        if let Action::CancelSwitchover = action {
+            self.desk.cancel().map_err(refusal_of)?;
+            return Ok(Begun::Done("called off"));
+        }
         if let Some(under_way) = &self.jobs.under_way {
             return Err(Refusal::Busy(under_way.job.id));
         }
-        let heir = match action {
-            Action::Demote => None,
-            Action::Switchover {
-                to,
-                strategy: None | Some(Strategy::Immediate),
-            } => to.as_deref(),
-            _ => {
-                let message = format!("this version cannot do it: {action:?}");
-                return Err(Refusal::NotPossible(message));
+        match action {
+            Action::Demote => self.begin_move(None, None, who),
+            Action::Switchover { to, strategy } => {
+                self.begin_move(to.as_deref(), strategy.map(strategy_of), who)
             }
-        };
-        if self.active_epoch.is_none() {
-            let message = "this node is not active";
+            Action::Drill => {
+                let begun = self.begin_drill(who);
+                begun.map_err(|reason| Refusal::NotPossible(format!("skipped: {reason}")))?;
+                Ok(Begun::Awaits(Awaits::Move))
+            }
+            Action::Promote => self.begin_promotion(),
+            Action::Pause => self.begin_pause(true),
+            Action::Resume => self.begin_pause(false),
+            Action::ReloadAsterisk => self.begin_reload(),
+            Action::StartAsterisk | Action::StopAsterisk | Action::RestartAsterisk => {
+                self.begin_life(action)
+            }
+            Action::CancelSwitchover => unreachable!("answered above"),
+        }
+    }
+
+    fn begin_move(
+        &mut self,
+        to: Option<&str>,
+        strategy: Option<SwitchoverStrategy>,
+        who: &str,
+    ) -> Result<Begun, Refusal> {
+        let begun = self.begin_switchover(to, strategy, Cause::Switchover, who);
+        begun.map_err(refusal_of)?;
+        Ok(Begun::Awaits(Awaits::Move))
+    }
+
+    /// The active hands over; a standby can only take what nobody has.
+    fn begin_promotion(&mut self) -> Result<Begun, Refusal> {
+        let active = self.channels.view.borrow().active;
+        match active {
+            Some(seat) if seat == self.checked.settings.seat => {
+                Ok(Begun::Done("this node is active already"))
+            }
+            Some(seat) => Err(Refusal::NotPossible(format!(
+                "{} is active: ask it for a switchover to {}",
+                self.checked.name_of(seat),
+                self.checked.node
+            ))),
+            None => {
+                self.take_over_by_word();
+                Ok(Begun::Awaits(Awaits::Heir(now().after(HEIR_PATIENCE))))
+            }
+        }
+    }
+
+    fn begin_pause(&mut self, is_paused: bool) -> Result<Begun, Refusal> {
+        if self.slice().is_some() {
+            let message = "spec.paused of the PbxCluster says so: change it there";
             return Err(Refusal::NotPossible(message.into()));
         }
-        let Some(name) = heir else {
-            return Ok((None, "switchover".into()));
-        };
-        let nodes = &self.checked.file.nodes;
-        let seat = nodes.iter().position(|node| node.name == name);
-        let seat = seat.ok_or_else(|| Refusal::NoSuchNode(name.into()))?;
-        Ok((Some(Seat(seat as u8)), format!("switchover {name}")))
+        self.set_paused(is_paused);
+        Ok(Begun::Done("this node alone: each has its own word"))
+    }
+
+    fn begin_reload(&mut self) -> Result<Begun, Refusal> {
+        let is_idle = self.supervisor.phase() == Phase::Booted && !self.is_reloading;
+        if !is_idle || self.rollover.is_trying() {
+            let message = "Asterisk is not fully booted, or is reloading";
+            return Err(Refusal::NotPossible(message.into()));
+        }
+        self.reload();
+        Ok(Begun::Awaits(Awaits::Reload))
+    }
+
+    fn begin_life(&mut self, action: &Action) -> Result<Begun, Refusal> {
+        if self.active_epoch.is_some() {
+            let message = "it serves: switch over first";
+            return Err(Refusal::NotPossible(message.into()));
+        }
+        self.supervisor.halt(*action == Action::StopAsterisk);
+        if *action != Action::StartAsterisk {
+            self.send(ToCore::StopSlack);
+        }
+        Ok(Begun::Done("ordered"))
+    }
+}
+
+fn command_of(action: &Action) -> String {
+    match action {
+        Action::Promote => "promote".into(),
+        Action::Demote => "demote".into(),
+        Action::Switchover { to: None, .. } => "switchover".into(),
+        Action::Switchover { to: Some(node), .. } => format!("switchover {node}"),
+        Action::CancelSwitchover => "cancel".into(),
+        Action::Drill => "drill".into(),
+        Action::StartAsterisk => "start".into(),
+        Action::StopAsterisk => "stop".into(),
+        Action::RestartAsterisk => "restart".into(),
+        Action::ReloadAsterisk => "reload".into(),
+        Action::Pause => "pause".into(),
+        Action::Resume => "resume".into(),
+    }
+}
+
+fn refusal_of(objection: Objection) -> Refusal {
+    match objection {
+        Objection::NoSuchNode(name) => Refusal::NoSuchNode(name),
+        other => Refusal::NotPossible(other.to_string()),
+    }
+}
+
+fn strategy_of(strategy: Strategy) -> SwitchoverStrategy {
+    match strategy {
+        Strategy::Immediate => SwitchoverStrategy::Immediate,
+        Strategy::Drain => SwitchoverStrategy::Drain,
+        Strategy::WhenIdle => SwitchoverStrategy::WhenIdle,
     }
 }

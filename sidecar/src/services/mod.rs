@@ -6,8 +6,12 @@
 //! One owner of all state: events come in through one bounded queue, what takes time is a task that ends in an event.
 
 mod actions;
+mod health;
 mod host;
+mod moves;
 mod pbx;
+mod reload;
+mod settings;
 mod traffic;
 
 use std::sync::Arc;
@@ -17,26 +21,40 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use pbx_core::{ApiCall, BootTime, CallId, Command, Condition, Epoch, Input, Notice, Role};
+use pbx_core::{
+    ApiCall, BootTime, CallId, Cause, Command, Condition, Epoch, Input, Notice, Role, Seat,
+};
+use pbx_crds::cluster::StandbyMode;
+use pbx_crds::health::HealthStatus;
 use pbx_crds::ledger::Ledger;
 use pbx_crds::report::{Problem, Report};
+use pbx_crds::switchover::{HookEvent, LiveSettings, SwitchoverStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::api_watch;
+use crate::asterisk::config::ConfigError;
+use crate::asterisk::reload::{Rollover, TELL_INTERVAL};
 use crate::asterisk::supervisor::{Phase, Supervisor};
-use crate::asterisk::{Booted, Configured};
+use crate::asterisk::{Booted, Configured, files};
 use crate::config::Checked;
 use crate::daemon::{CoreView, FromCore, ToCore};
-use crate::history::{History, Promotion};
+use crate::drills::Schedule;
+use crate::health::Reading;
+use crate::history::{History, Promotion, crd_cause};
+use crate::hooks::Hooks;
 use crate::kubernetes::KubeError;
 use crate::kubernetes::lease::WitnessLease;
+use crate::kubernetes::resource::Wanted;
 use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
 use crate::recorder::entry::Mark;
 use crate::report::{Known, build_report, slow_link, without_quorum};
+use crate::request_file;
+use crate::switchover::Desk;
 
 pub use self::actions::Jobs;
+use self::health::Health;
 pub use self::host::Host;
 
 /// Nothing is due: the loop waits for events.
@@ -64,6 +82,20 @@ pub enum Done {
     History(Ledger),
     /// Trunks are unregistered: the node may leave.
     MayLeave,
+    /// A sensor was read.
+    Sensor(String, Reading),
+    /// Trunks are unregistered for a planned move.
+    Unregistered,
+    /// So many calls are left here.
+    Calls(u32),
+    /// What people want of the running cluster.
+    Wanted(Box<Wanted>),
+    /// A file of a bare host asks for something.
+    Asked(String),
+    /// The user's files have changed: what was built of them.
+    Files(Box<Result<Configured, ConfigError>>),
+    /// Asterisk has read its files again; or why not.
+    Reloaded(Option<String>),
 }
 
 /// The cluster's objects.
@@ -120,10 +152,35 @@ pub struct Services {
     /// What the core knows; it forgets readiness with every end of Asterisk.
     told_condition: Option<Condition>,
     end: End,
+    /// The core is, or will be, told to leave.
+    is_leave_begun: bool,
     /// This process itself was told to end; in a pod that comes after the PBX container has ended.
     is_signalled: bool,
     crash: Option<Problem>,
     fault: Option<Problem>,
+    /// What may change while this runs.
+    live: LiveSettings,
+    /// The annotation that asks for a move, as last seen; none before the resource was read.
+    seen_request: Option<Option<String>>,
+    /// A person lets this node take over until then.
+    may_take_over_until: moves::Word,
+    health: Health,
+    hooks: Hooks,
+    desk: Desk,
+    /// What was told of the present move, and when its number of calls was.
+    told_move: Option<(SwitchoverStatus, BootTime)>,
+    schedule: Option<Schedule>,
+    schedule_problem: Option<Problem>,
+    rollover: Rollover,
+    /// What was built of the files that changed last.
+    candidate: Option<Configured>,
+    /// What ran before the candidate that is being tried or applied.
+    before_candidate: Option<Configured>,
+    is_reloading: bool,
+    config_problem: Option<Problem>,
+    told_config_at: Option<BootTime>,
+    /// Asterisk has been fully booted here.
+    was_booted: bool,
 }
 
 impl Services {
@@ -141,8 +198,26 @@ impl Services {
         let needs_traffic_read = objects
             .as_ref()
             .is_some_and(|objects| objects.traffic.is_some());
-        let services = Self {
-            supervisor: Supervisor::new(needs_traffic_read),
+        let live = checked.file.live_settings();
+        let is_cold = checked.file.asterisk.standby == StandbyMode::Cold;
+        let mut services = Self {
+            supervisor: Supervisor::new(needs_traffic_read, is_cold),
+            health: Health::start(&live.health, &checked, &metrics, &done),
+            hooks: Hooks::start(live.hooks.clone(), metrics.clone()),
+            live,
+            seen_request: None,
+            may_take_over_until: None,
+            desk: Desk::default(),
+            told_move: None,
+            schedule: None,
+            schedule_problem: None,
+            rollover: Rollover::default(),
+            candidate: None,
+            before_candidate: None,
+            is_reloading: false,
+            config_problem: None,
+            told_config_at: None,
+            was_booted: false,
             checked,
             objects,
             host,
@@ -160,11 +235,22 @@ impl Services {
             is_api_reachable: false,
             told_condition: None,
             end: End::NotAsked,
+            is_leave_begun: false,
             is_signalled: false,
             crash: None,
             fault: None,
         };
         services.note_ledger();
+        services.apply_schedule();
+        // In a pod people ask by the resource.
+        if !needs_traffic_read {
+            let record_dir = services.checked.file.record_dir.clone();
+            spawn_local(request_file::watch(record_dir, services.done.clone()));
+        }
+        spawn_local(files::watch(
+            services.checked.file.asterisk.clone(),
+            services.done.clone(),
+        ));
         if let Some(objects) = &services.objects {
             api_watch::spawn(
                 objects.clone(),
@@ -184,9 +270,7 @@ impl Services {
         mut terminate: tokio::signal::unix::Signal,
     ) {
         loop {
-            let due = [self.supervisor.next_deadline(), self.jobs.next_deadline()];
-            let due = due.into_iter().flatten().min();
-            let wait = due.map_or(IDLE, |due| due.since(now()));
+            let wait = self.next_wait();
             tokio::select! {
                 // A notice before the view that it explains: one report tells both.
                 biased;
@@ -200,7 +284,7 @@ impl Services {
                 changed = self.channels.view.changed() => if changed.is_err() { return },
                 _ = terminate.recv() => {
                     self.is_signalled = true;
-                    self.on_terminating();
+                    self.on_terminating(None);
                 }
                 () = tokio::time::sleep(wait) => {}
             }
@@ -209,6 +293,10 @@ impl Services {
                 return;
             }
             self.tend_asterisk();
+            self.tend_health();
+            self.tend_moves();
+            self.tend_reload();
+            self.tend_end();
             self.tend_job();
             self.tell_condition();
             self.publish();
@@ -220,8 +308,9 @@ impl Services {
             FromCore::Call(id, call) => self.call_api(id, call),
             FromCore::Notice(notice) => self.on_notice(notice),
             FromCore::Guard(note) => self.on_guard(note),
+            FromCore::Close => self.close_asterisk(),
             FromCore::Ledger(part) => {
-                if self.history.on_part(&part) {
+                if !self.on_told(&part) && self.history.on_part(&part) {
                     self.note_ledger();
                 }
             }
@@ -273,26 +362,28 @@ impl Services {
                 };
                 let from = from.map(|seat| self.checked.name_of(seat));
                 self.history
-                    .on_promoted(Time(Timestamp::now()), from, promotion);
+                    .on_promoted(Time(Timestamp::now()), from.clone(), promotion);
                 self.note_ledger();
                 self.on_active(epoch);
+                self.tell_promotion(cause, from);
             }
             Notice::Resumed { epoch } => self.on_active(epoch),
             Notice::EpochRaised { epoch } => self.active_epoch = self.active_epoch.map(|_| epoch),
-            Notice::Demoted { .. } => {
+            Notice::Demoted { cause, .. } => {
                 self.active_epoch = None;
+                self.desk.on_demoted();
+                self.note_moved_for_health();
+                self.tell_role();
+                self.tell_hooks(HookEvent::Demote, Some(crd_cause(cause).to_string()), None);
                 self.silence_addresses();
                 self.supervisor.on_role(false);
             }
-            Notice::RestartedInPlace { .. } => {
+            Notice::RestartedInPlace { reason, .. } => {
+                self.note_restarted(moves::suppression_reason(reason));
                 self.history.on_restarted_in_place();
                 self.note_ledger();
             }
-            Notice::SwitchoverRefused { reason } => {
-                self.on_switchover_refused(reason);
-                self.history.on_suppressed();
-                self.note_ledger();
-            }
+            Notice::SwitchoverRefused { reason } => self.on_refused(reason),
             Notice::SeatsChanged => {}
             Notice::Left => {
                 self.end = End::Left;
@@ -303,8 +394,10 @@ impl Services {
 
     fn on_active(&mut self, epoch: Epoch) {
         self.active_epoch = Some(epoch);
+        self.may_take_over_until = None;
         self.supervisor.on_role(true);
         self.move_traffic(epoch);
+        self.tell_role();
         if let Some(configured) = &self.configured {
             configured.link(true);
         }
@@ -342,9 +435,11 @@ impl Services {
             Done::TrafficFailed(epoch, error) => self.on_traffic_failed(epoch, &error),
             Done::Booted(booted) => {
                 self.booted = Some(booted);
+                self.was_booted = true;
                 self.supervisor.on_booted();
                 self.send(ToCore::Mark(now(), Mark::AsteriskBooted));
                 self.crash = None;
+                self.note_life();
                 self.register_trunks();
             }
             Done::History(ledger) => {
@@ -354,14 +449,67 @@ impl Services {
             }
             Done::SeatsDiffer => self.ask(&Input::Command(Command::LookAtSeats)),
             Done::MayLeave => self.ask(&Input::Command(Command::Leave)),
+            Done::Sensor(name, reading) => self.on_sensor(&name, reading),
+            Done::Unregistered => self.on_unregistered(),
+            Done::Calls(calls) => self.on_calls(calls),
+            Done::Wanted(wanted) => self.on_wanted(*wanted),
+            Done::Asked(value) => self.on_asked(&value),
+            Done::Files(built) => self.on_files(*built),
+            Done::Reloaded(failure) => self.on_reloaded(failure),
         }
+    }
+
+    /// Until something is due.
+    fn next_wait(&self) -> Duration {
+        let deadlines = [
+            self.supervisor.next_deadline(),
+            self.health_deadline(),
+            self.jobs.next_deadline(),
+            self.rollover.next_deadline(),
+        ];
+        let at = now();
+        // These two may pass without anything to do.
+        let told = self.told_config_at.map(|told| told.after(TELL_INTERVAL));
+        let passing = [told, self.may_take_over_until].into_iter().flatten();
+        let passing = passing.filter(|due| *due > at);
+        let deadlines = deadlines.into_iter().flatten().chain(passing);
+        let waits = deadlines.map(|due| due.since(at));
+        waits
+            .chain(self.moves_wait())
+            .min()
+            .unwrap_or(IDLE)
+            .min(IDLE)
+    }
+
+    fn tell_promotion(&self, cause: Cause, from: Option<String>) {
+        let why = Some(crd_cause(cause).to_string());
+        self.tell_hooks(HookEvent::Promote, why.clone(), from.clone());
+        if !cause.is_planned() {
+            self.tell_hooks(HookEvent::Failover, why, from);
+        } else if cause == Cause::Drill {
+            self.tell_hooks(HookEvent::Drill, why, from);
+        }
+    }
+
+    /// Whether this node could take over, or serves as it should.
+    fn is_ready(&self) -> bool {
+        let is_on_trial = self.rollover.is_trying();
+        self.supervisor.is_ready() && self.is_network_ready() && !is_on_trial
+    }
+
+    /// All others.
+    fn other_seats(&self) -> Vec<Seat> {
+        let own = self.checked.settings.seat;
+        let count = self.checked.file.nodes.len() as u8;
+        (0..count).map(Seat).filter(|seat| *seat != own).collect()
     }
 
     fn tell_condition(&mut self) {
         let condition = Condition {
-            is_ready: self.supervisor.is_ready() && self.is_network_ready(),
+            is_ready: self.is_ready(),
             is_api_reachable: self.is_api_reachable,
-            rank: 0,
+            rank: self.health.assessment.status.level as u8,
+            is_held_back: self.is_held_back(),
         };
         if self.told_condition != Some(condition) {
             self.told_condition = Some(condition);
@@ -409,10 +557,11 @@ impl Services {
         self.metrics.epoch.set(view.epoch.cast_signed());
         let slow = slow_link(&self.checked, &view);
         let alone = without_quorum(&view);
+        let switchover = self.switchover_status();
         let known = Known {
             view,
             phase: self.supervisor.phase(),
-            is_ready: self.supervisor.is_ready() && self.is_network_ready(),
+            is_ready: self.is_ready(),
             is_terminating: self.end != End::NotAsked,
             version: self
                 .booted
@@ -428,7 +577,12 @@ impl Services {
                 .or(self.fault.as_ref())
                 .or_else(|| self.host.as_ref()?.problem())
                 .or(alone.as_ref())
+                .or(self.config_problem.as_ref())
+                .or(self.schedule_problem.as_ref())
                 .or(slow.as_ref()),
+            health: &self.health.assessment.status,
+            switchover: switchover.as_ref(),
+            is_cold: self.checked.file.asterisk.standby == StandbyMode::Cold,
             ledger: self.history.ledger(),
         };
         let checked = self.checked.clone();
@@ -453,6 +607,9 @@ pub fn first_report(checked: &Checked, history: &History) -> Report {
         version: None,
         config_hash: None,
         problem: None,
+        health: &HealthStatus::default(),
+        switchover: None,
+        is_cold: false,
         ledger: history.ledger(),
     };
     build_report(checked, &known, None)

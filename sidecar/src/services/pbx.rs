@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pbx_core::BootTime;
 use pbx_crds::report::Problem;
 use tokio::task::spawn_local;
 
@@ -62,6 +63,10 @@ impl Services {
                 };
                 self.boot();
             }
+            GuardNote::Draining => {
+                self.supervisor.on_draining();
+                self.told_condition = None;
+            }
             GuardNote::Ending => {
                 self.end_boot();
                 self.supervisor.on_ending();
@@ -76,6 +81,8 @@ impl Services {
                 self.end_boot();
                 self.supervisor.on_exited(now(), quick_exits);
                 self.told_condition = None;
+                self.rollover.on_exited(now());
+                self.desk.on_exited();
                 self.crash = (quick_exits >= CRASH_LOOP).then(|| Problem {
                     reason: "AsteriskCrashLoop".into(),
                     message: format!("Asterisk on {} ended {quick_exits} times within seconds of its start ({status:?}): see the log of its container", self.checked.node),
@@ -86,7 +93,7 @@ impl Services {
                 self.supervisor.on_exited(now(), 0);
                 self.told_condition = None;
             }
-            GuardNote::Terminating { .. } => self.on_terminating(),
+            GuardNote::Terminating { grace_ends } => self.on_terminating(Some(grace_ends)),
         }
     }
 
@@ -115,18 +122,35 @@ impl Services {
 
     pub(super) fn end_boot(&mut self) {
         self.booted = None;
+        self.forget_life();
         if let Some(task) = self.boot_task.take() {
             task.abort();
         }
     }
 
-    pub(super) fn on_terminating(&mut self) {
+    /// The node is to end, at `grace_ends` at the latest where that is known.
+    pub(super) fn on_terminating(&mut self, grace_ends: Option<BootTime>) {
         if self.end != End::NotAsked {
             return;
         }
-        self.end = End::Leaving;
         tracing::info!("the pod ends: handing over and leaving");
+        if let Some(grace_ends) = grace_ends {
+            self.move_calls_before_end(grace_ends);
+        }
+        self.end = End::Leaving;
         self.supervisor.on_leaving();
+    }
+
+    /// Leaves once no planned move keeps calls here any more; the guard ends them all before the grace period is over.
+    pub(super) fn tend_end(&mut self) {
+        let is_due = self.end == End::Leaving && !self.is_leave_begun && !self.desk.is_busy();
+        if is_due {
+            self.is_leave_begun = true;
+            self.leave();
+        }
+    }
+
+    fn leave(&self) {
         let (configured, booted, done) = (
             self.configured.clone(),
             self.booted.clone(),

@@ -12,7 +12,9 @@ use pbx_crds::sidecar_config::{
     AsteriskConfig, FenceConfig, HeartbeatConfig, LinkAddress, NetworkConfig, PeerConfig,
     SidecarConfig, VipConfig,
 };
-use pbx_crds::sidecar_doors::{AmiDoor, DoorsConfig, DroongaDoor, SysadmDoor};
+use pbx_crds::sidecar_doors::{
+    AmiDoor, DoorsConfig, DroongaDoor, HaastDoor, HeartbeatDoor, SysadmDoor,
+};
 
 use super::{BareHosts, VIP, VIP6, name_of, write};
 use crate::netns::HOST_LINK;
@@ -24,6 +26,8 @@ const ANY: &str = "0.0.0.0";
 const AMI_PORT: u16 = 5038;
 const AMI_USERS: &str = "- {name: desk, secret: s3cret, read: all, write: all}\n";
 const KEY: [u8; 32] = [0x5a; 32];
+/// HAAst's socket in a host's home.
+pub(super) const HAAST_SOCKET: &str = "haast.sock";
 /// What the doors of each host ask for.
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -37,6 +41,9 @@ impl BareHosts {
         mount_root(&home, &self.rootfs)?;
         write(&home.join("user/pjsip.conf"), self.pjsip().as_bytes())?;
         write(&home.join("ami-users.yaml"), AMI_USERS.as_bytes())?;
+        for (name, text) in &self.settings.files {
+            write(&home.join("user").join(name), text.as_bytes())?;
+        }
         write(&home.join("key"), &KEY)?;
         write(&home.join("token"), TOKEN.as_bytes())?;
         let settings = serde_yaml::to_string(&self.settings(index, &home))
@@ -131,6 +138,10 @@ impl BareHosts {
                 key_file: home.join("key"),
             },
             failover: self.settings.failover.clone(),
+            health: self.settings.health.clone(),
+            drills: self.settings.drills.clone(),
+            hooks: self.settings.hooks.clone(),
+            paused: false,
             http: SocketAddr::from((any, HTTP_PORT)),
             doors: doors(home),
             asterisk: AsteriskConfig {
@@ -139,6 +150,7 @@ impl BareHosts {
                 user_dirs: vec![home.join("user")],
                 config_dir: home.join("config"),
                 trunks: TrunkPolicy::default(),
+                standby: self.settings.standby,
             },
             record_dir: home.join("record"),
             network: self.network(),
@@ -169,6 +181,14 @@ impl BareHosts {
 fn doors(home: &Path) -> DoorsConfig {
     DoorsConfig {
         token_file: Some(home.join("token")),
+        haast: Some(HaastDoor {
+            socket: Some(home.join(HAAST_SOCKET)),
+            listen: None,
+        }),
+        heartbeat: Some(HeartbeatDoor {
+            socket: home.join("heartbeat/register"),
+            apiauth: Vec::new(),
+        }),
         sysadm: Some(SysadmDoor::default()),
         droonga: Some(DroongaDoor::default()),
         ami: Some(AmiDoor {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::moves::{Move, Steps, observe};
 use crate::clock::Moment;
 use crate::cluster::wait_until;
-use crate::office::{CONFIG_MAP, NAME, NAMESPACE, Office};
+use crate::office::{NAME, NAMESPACE, Office};
 
 const REPLACED_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -38,16 +38,19 @@ pub fn delete_active(office: &Office) -> Result<Move> {
     )
 }
 
-/// Changes the configuration, so that the operator rolls all pods, standby first. `mark` makes the change a new one.
+/// Changes the template of the pods, so that the operator rolls them all, standby first. `mark` makes the change a new one.
 pub fn roll(office: &Office, mark: &str) -> Result<Move> {
     let old = lives(office);
-    let patch = format!(r#"{{"data": {{"pbxha-mark.conf": "; {mark}\n"}}}}"#);
+    let value = mark.replace(|char: char| !char.is_ascii_alphanumeric(), "-");
+    let patch = format!(
+        r#"{{"spec": {{"asterisk": {{"tolerations": [{{"key": "pbxha.dev/mark", "value": "{value}"}}]}}}}}}"#
+    );
     let cause = |office: &Office| {
         let at = Moment::now();
         let change = [
             "patch",
-            "configmap",
-            CONFIG_MAP,
+            "pbxcluster",
+            NAME,
             "--namespace",
             NAMESPACE,
             "--type=merge",

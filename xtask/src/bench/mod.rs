@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 
 mod ami;
+mod asterisk;
 mod e2e;
 mod failover;
 mod figures;
@@ -17,6 +18,8 @@ pub(crate) enum Command {
     Ami(ami::Arguments),
     /// Failovers of the whole system on the local cluster, from the cause to the first answer (needs root; up to 30 minutes)
     E2e(e2e::Arguments),
+    /// An Asterisk that hangs, drains and reloads, on bare hosts (needs root; 15 minutes)
+    Asterisk(asterisk::Arguments),
     /// Where the time of a failover goes, by the flight recorders, on the local cluster (needs root; a few minutes)
     Latency(latency::Arguments),
     /// pbx-ha on bare hosts against keepalived, in turns, under the same faults (needs root, keepalived and nft; ends within 30 minutes)
@@ -27,6 +30,7 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Ami(arguments) => ami::run(&arguments),
+        Command::Asterisk(arguments) => asterisk::run(&arguments),
         Command::E2e(arguments) => e2e::run(&arguments),
         Command::Latency(arguments) => latency::run(&arguments),
         Command::Failover(arguments) => failover::run(&arguments),

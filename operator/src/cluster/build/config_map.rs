@@ -1,14 +1,16 @@
-//! The ConfigMap with the sidecars' file, and the hash that rolls the pods when a configuration changes.
+//! The ConfigMap with the sidecars' file, and its hash, which rolls the pods when it changes.
 
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use pbx_crds::cluster::PortSpec;
+use pbx_crds::cluster::{FailoverSpec, PortSpec};
+use pbx_crds::health::HealthSpec;
 use pbx_crds::names;
 use pbx_crds::sidecar_config::{
     AsteriskConfig, EndpointSliceConfig, HeartbeatConfig, KubernetesConfig, PeerConfig,
     SidecarConfig,
 };
+use pbx_crds::switchover::{DrillSpec, FailoverMode, SwitchoverSpec};
 use sha2::{Digest, Sha256};
 
 use super::{ValidatedCluster, doors, metadata};
@@ -36,17 +38,13 @@ pub fn sidecar_yaml(cluster: &ValidatedCluster) -> String {
         .expect("a sidecar's file holds texts, numbers and lists only")
 }
 
-/// One hash over the user's files and the sidecars' file. The number of nodes is no part of it: running sidecars learn it from the
-/// seat map, so another node comes or goes without replacing the others.
-pub fn combined_hash(user_hash: &str, cluster: &ValidatedCluster) -> String {
+/// Of the sidecars' file. The number of nodes is no part of it: running sidecars learn it from the seat map, so another node comes or
+/// goes without replacing the others.
+pub fn file_hash(cluster: &ValidatedCluster) -> String {
     let mut config = sidecar_config(cluster);
     config.nodes.clear();
     let rest = serde_yaml::to_string(&config).expect("as the whole file");
-    let mut hasher = Sha256::new();
-    hasher.update(user_hash);
-    hasher.update([0]);
-    hasher.update(rest);
-    short_hex(&hasher.finalize())
+    short_hex(&Sha256::digest(rest))
 }
 
 /// Folder of the user's ConfigMap in the sidecar.
@@ -73,7 +71,16 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
             listen: Some(([0, 0, 0, 0], names::HEARTBEAT_PORT).into()),
             key_file: format!("{KEY_DIR}/key").into(),
         },
-        failover: cluster.failover.clone(),
+        // What a sidecar reads live from the resource is not in its file, whose change rolls the pods.
+        failover: FailoverSpec {
+            mode: FailoverMode::default(),
+            switchover: SwitchoverSpec::default(),
+            ..cluster.failover.clone()
+        },
+        health: HealthSpec::default(),
+        drills: DrillSpec::default(),
+        hooks: Vec::new(),
+        paused: false,
         http: ([0, 0, 0, 0], names::HTTP_PORT).into(),
         doors: doors::config(&cluster.doors),
         asterisk: AsteriskConfig {
@@ -82,6 +89,7 @@ fn sidecar_config(cluster: &ValidatedCluster) -> SidecarConfig {
             user_dirs: user_dirs(cluster),
             config_dir: "/run/pbx-ha/config".into(),
             trunks: cluster.trunks,
+            standby: cluster.standby,
         },
         record_dir: "/run/pbx-ha/record".into(),
         network: cluster.floating.clone(),

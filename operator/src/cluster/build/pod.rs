@@ -11,13 +11,16 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use pbx_crds::names;
+use pbx_crds::switchover::SwitchoverStrategy;
 
 use super::{ValidatedCluster, stateful_set};
 
 /// The user and group of everything in the pod: Debian's `asterisk`.
 const USER_ID: i64 = 101;
 /// Seconds between the order to end and the kill; the guard is told the same.
-pub(super) const GRACE_SECONDS: i64 = 30;
+const GRACE_SECONDS: i64 = 30;
+/// The longest that the guard accepts.
+const LONGEST_GRACE_SECONDS: i64 = 86_400;
 
 /// The pod of `cluster`.
 pub fn build(cluster: &ValidatedCluster) -> PodSpec {
@@ -31,7 +34,7 @@ pub fn build(cluster: &ValidatedCluster) -> PodSpec {
         service_account_name: Some(names::sidecar_account(&cluster.name)),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        termination_grace_period_seconds: Some(grace_seconds(cluster)),
         security_context: Some(security_context()),
         host_network: cluster.floating.is_some().then_some(true),
         dns_policy: cluster
@@ -47,6 +50,18 @@ pub fn build(cluster: &ValidatedCluster) -> PodSpec {
         topology_spread_constraints: non_empty(&cluster.topology_spread_constraints),
         ..PodSpec::default()
     }
+}
+
+/// Calls that may end in peace get the time for it.
+pub(super) fn grace_seconds(cluster: &ValidatedCluster) -> i64 {
+    let switchover = &cluster.failover.switchover;
+    if switchover.strategy == SwitchoverStrategy::Immediate {
+        return GRACE_SECONDS;
+    }
+    let patience = i64::try_from(switchover.timeout.get().as_secs()).unwrap_or(i64::MAX);
+    patience
+        .saturating_add(GRACE_SECONDS)
+        .min(LONGEST_GRACE_SECONDS)
 }
 
 fn non_empty<T: Clone>(list: &[T]) -> Option<Vec<T>> {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::session::{Phase, SessionId, write_response};
+use super::session::{Dirt, Phase, SessionId, write_response};
 use super::upstream::{Asker, Phase as UpstreamPhase, Stage};
 use super::{ANSWER_LIMIT_BYTES, End, Hub, count};
 use crate::class::Classes;
@@ -229,8 +229,8 @@ impl Hub {
             } else {
                 session.output.tail().extend_from_slice(message.bytes);
             }
-            if !session.is_dirty && !session.is_lazily_dirty {
-                session.is_lazily_dirty = true;
+            if session.dirt == Dirt::None {
+                session.dirt = Dirt::Lazy;
                 self.lazily_dirty.push(place);
             }
         }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 pub use answer::first_in;
 pub use output::OUTPUT_LIMIT_BYTES;
 pub use session::SessionId;
-use session::{Phase, Session};
+use session::{Dirt, Phase, Session};
 use sessions::Sessions;
 pub use upstream::Account;
 use upstream::{Asked, Asker, Stage, Upstream};
@@ -244,8 +244,10 @@ impl Hub {
         }
         for id in self.dirty.drain(..) {
             if let Some(session) = self.sessions.get_mut(id) {
-                (session.is_dirty, session.is_lazily_dirty) = (false, false);
-                into.push(id);
+                // One that is in both lists is told once.
+                if std::mem::replace(&mut session.dirt, Dirt::None) != Dirt::None {
+                    into.push(id);
+                }
             }
         }
     }
@@ -342,7 +344,7 @@ impl Hub {
     /// The shell is to look at a client.
     fn mark(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(id)
-            && !std::mem::replace(&mut session.is_dirty, true)
+            && std::mem::replace(&mut session.dirt, Dirt::Now) != Dirt::Now
         {
             self.dirty.push(id);
         }
@@ -354,9 +356,10 @@ impl Hub {
             Asker::Hub => {}
             Asker::Client(id) => {
                 count(&self.counters.unknown);
+                if asked.stage != Stage::Called {
+                    self.answered(id);
+                }
                 if let Some(session) = self.sessions.get_mut(id) {
-                    let is_counted = asked.stage != Stage::Called;
-                    session.unanswered = session.unanswered.saturating_sub(usize::from(is_counted));
                     session.respond("Error", &asked.action_id, &[("Message", WHY)]);
                     self.mark(id);
                 }

@@ -45,6 +45,17 @@ pub(super) enum Phase {
     Dropped,
 }
 
+/// Whether the shell is to look at a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dirt {
+    /// It need not.
+    None,
+    /// With the next events.
+    Lazy,
+    /// At once.
+    Now,
+}
+
 /// A client.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -66,9 +77,8 @@ pub(super) struct Session {
     pub(super) unanswered: usize,
     /// It waits for its turn.
     pub(super) is_in_line: bool,
-    /// It is among those that the shell is told of.
-    pub(super) is_dirty: bool,
-    pub(super) is_lazily_dirty: bool,
+    /// Whether it is among those that the shell is told of.
+    pub(super) dirt: Dirt,
     /// Since when something waits and nothing was written.
     pub(super) stuck_since: Option<Instant>,
 }
@@ -93,8 +103,7 @@ impl Session {
             filters: Filters::default(),
             unanswered: 0,
             is_in_line: false,
-            is_dirty: false,
-            is_lazily_dirty: false,
+            dirt: Dirt::None,
             stuck_since: None,
         }
     }

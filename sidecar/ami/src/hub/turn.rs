@@ -16,7 +16,6 @@ use crate::wire::Frame;
 const TURN: usize = 16;
 /// Unanswered actions of one client.
 pub(super) const CLIENT_UNANSWERED_LIMIT: usize = 64;
-/// Actions of the queue that wait beside the line.
 pub(super) const AWAY: &str = "No Asterisk is connected: the action was not sent";
 
 /// What became of the action at the front.
@@ -121,11 +120,8 @@ impl Hub {
         }
     }
 
-    /// Everybody who waits learns that there is no Asterisk.
+    /// Every client that waits learns that there is no Asterisk. The queue's actions wait on: that is what it is for.
     pub(super) fn refuse_waiting(&mut self, now: Instant) {
-        for submission in std::mem::take(&mut self.submissions) {
-            self.end_submission(submission.number, End::Refused(AWAY.to_owned()));
-        }
         for id in std::mem::take(&mut self.line) {
             if let Some(session) = self.sessions.get_mut(id) {
                 session.is_in_line = false;

@@ -94,8 +94,8 @@ impl Desk {
         self.changed.insert(outcome.number);
     }
 
-    /// Chooses what goes next, and gives everything that this and the inputs before have changed. Ended records leave memory.
-    pub(super) fn settle(&mut self, now_ms: u64) -> Changes {
+    /// Chooses what goes next if there is an Asterisk, and gives everything that this and the inputs before have changed. Ended records leave memory.
+    pub(super) fn settle(&mut self, may_send: bool, now_ms: u64) -> Changes {
         let mut changes = Changes::default();
         for id in &self.changed {
             if let Some(record) = self
@@ -107,7 +107,8 @@ impl Desk {
                 self.ready.insert(*id);
             }
         }
-        while self.under_way < UNDER_WAY_LIMIT
+        while may_send
+            && self.under_way < UNDER_WAY_LIMIT
             && let Some(id) = self.next_ready()
         {
             changes.submissions.push(self.send(id, now_ms));
@@ -197,11 +198,11 @@ mod tests {
     fn it_is_sent_on_disk_before_it_is_sent() {
         let mut desk = Desk::default();
         desk.arrive(&[arrival("Action: Ping")], None, 5).unwrap();
-        let changes = desk.settle(6);
+        let changes = desk.settle(true, 6);
         assert_eq!(changes.submissions[0].action, b"Action: Ping\r\n\r\n");
         assert_eq!(changes.records[0].state, State::Sent);
         desk.end(&done(0), 7);
-        let record = desk.settle(8).records.remove(0);
+        let record = desk.settle(true, 8).records.remove(0);
         assert_eq!(
             (record.state, record.uniqueid.as_deref()),
             (State::Done, Some("1.2"))
@@ -216,7 +217,7 @@ mod tests {
         desk.arrive(&two, Some("a"), 0).unwrap();
         desk.arrive(&[arrival("Action: Three")], None, 0).unwrap();
         let sent = |desk: &mut Desk| -> Vec<u64> {
-            desk.settle(0)
+            desk.settle(true, 0)
                 .submissions
                 .iter()
                 .map(|one| one.number)
@@ -236,12 +237,12 @@ mod tests {
         let mut desk = Desk::default();
         let many = vec![arrival("Action: Ping"); UNDER_WAY_LIMIT + 2];
         desk.arrive(&many, None, 0).unwrap();
-        let records = desk.settle(0).records;
+        let records = desk.settle(true, 0).records;
         assert_eq!(records.len(), many.len());
         let (mut desk, unknown) = Desk::load(records, 9);
         assert_eq!(unknown.len(), UNDER_WAY_LIMIT);
         assert!(unknown.iter().all(|record| record.state == State::Unknown));
-        assert_eq!(desk.settle(9).submissions.len(), 2);
+        assert_eq!(desk.settle(true, 9).submissions.len(), 2);
         let id = desk.arrive(&many[..1], None, 9).unwrap()[0];
         assert_eq!(id, many.len() as u64);
     }
@@ -251,11 +252,11 @@ mod tests {
         let mut desk = Desk::default();
         for _ in 0..KEPT_LIMIT + 10 {
             let id = desk.arrive(&[arrival("Action: Ping")], None, 0).unwrap()[0];
-            desk.settle(0);
+            desk.settle(true, 0);
             desk.end(&done(id), 0);
         }
-        assert!(!desk.settle(1).forgotten.is_empty());
-        assert_eq!(desk.settle(KEPT_MS + 2).forgotten.len(), KEPT_LIMIT);
+        assert!(!desk.settle(true, 1).forgotten.is_empty());
+        assert_eq!(desk.settle(true, KEPT_MS + 2).forgotten.len(), KEPT_LIMIT);
     }
 
     #[test]

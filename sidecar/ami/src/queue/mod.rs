@@ -17,8 +17,8 @@ pub use record::{Arrival, Record, State, actions_in};
 use store::Store;
 pub use store::StoreError;
 
-use crate::hub::{Outcome, Submission};
-use crate::shell::Handle;
+use crate::hub::Submission;
+use crate::shell::{Handle, Told};
 
 /// Orders of others that wait for the thread.
 const ORDERS: usize = 256;
@@ -65,7 +65,7 @@ enum Order {
         lane: String,
         reply: Reply<Lane>,
     },
-    End(Vec<Outcome>),
+    Told(Told),
 }
 
 /// A handle to the queue.
@@ -87,26 +87,27 @@ impl Queue {
         let (desk, unknown) = Desk::load(store.all()?, now_ms());
         store.write(&unknown, &[])?;
         let (orders, inbox) = mpsc::channel(ORDERS);
-        let desk = Worker {
+        let worker = Worker {
             desk,
+            is_ready: false,
             store,
             waiters: Vec::new(),
             replies: Vec::new(),
             submissions: hub.submissions,
         };
         let ends = orders.downgrade();
-        let mut outcomes = hub.outcomes;
-        std::thread::spawn(move || desk.run(inbox));
-        std::thread::spawn(move || {
-            while let Some(ended) = outcomes.blocking_recv() {
+        let mut told = hub.told;
+        spawn("ami-queue", move || worker.run(inbox))?;
+        spawn("ami-queue-ends", move || {
+            while let Some(told) = told.blocking_recv() {
                 let Some(orders) = ends.upgrade() else {
                     return;
                 };
-                if orders.blocking_send(Order::End(ended)).is_err() {
+                if orders.blocking_send(Order::Told(told)).is_err() {
                     return;
                 }
             }
-        });
+        })?;
         Ok(Self { orders })
     }
 
@@ -187,8 +188,15 @@ fn block<T>(
     answer.blocking_recv().map_err(|_closed| gone())?
 }
 
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
+    spawned.map(drop).map_err(StoreError::Thread)
+}
+
 struct Worker {
     desk: Desk,
+    /// Whether there is an Asterisk that takes actions.
+    is_ready: bool,
     store: Store,
     waiters: Vec<(u64, Reply<Option<Record>>)>,
     /// Given once their actions are on disk.
@@ -230,7 +238,8 @@ impl Worker {
                 reply,
             } => self.look_up(id, until_end, reply),
             Order::Lane { lane, reply } => answer(reply, self.lane(&lane)),
-            Order::End(outcomes) => {
+            Order::Told(Told::Ready(is_ready)) => self.is_ready = is_ready,
+            Order::Told(Told::Ended(outcomes)) => {
                 for outcome in &outcomes {
                     self.desk.end(outcome, now_ms());
                 }
@@ -274,7 +283,7 @@ impl Worker {
 
     /// To disk first; then to the hub, and to whoever waits.
     fn settle(&mut self) -> Result<(), StoreError> {
-        let changes = self.desk.settle(now_ms());
+        let changes = self.desk.settle(self.is_ready, now_ms());
         if !changes.records.is_empty() || !changes.forgotten.is_empty() {
             self.store.write(&changes.records, &changes.forgotten)?;
         }

@@ -28,6 +28,9 @@ pub enum StoreError {
         /// Why.
         source: std::io::Error,
     },
+    /// Its thread cannot be started.
+    #[error("cannot start the queue's thread")]
+    Thread(#[source] std::io::Error),
     /// A change was not written.
     #[error("cannot write to the queue's file")]
     Write(#[source] Box<redb::Error>),
@@ -42,6 +45,7 @@ impl StoreError {
         match self {
             Self::Open { .. } => "CannotOpenQueue",
             Self::MoveAside { .. } => "CannotMoveQueueAside",
+            Self::Thread(_) => "CannotStartThread",
             Self::Write(_) => "CannotWriteQueue",
             Self::Read(_) => "CannotReadQueue",
         }

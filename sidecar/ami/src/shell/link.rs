@@ -120,8 +120,14 @@ fn poll(
             }
             Poll::Ready(()) => {
                 let bytes = buffer.filled();
+                let is_more = bytes.len() == super::READ_BYTES;
                 shared.apply(|hub, now| hub.upstream_bytes(bytes, now));
                 shared.sleep_of_link(cx.waker());
+                if is_more {
+                    // The clients write what they got before more of it is read.
+                    cx.waker().wake_by_ref();
+                    break;
+                }
             }
         }
     }

@@ -20,6 +20,15 @@ pub use start::{Handle, StartError, start};
 
 use crate::hub::{Hub, Outcome, SessionId};
 
+/// What the queue is told.
+#[derive(Debug)]
+pub enum Told {
+    /// Actions have ended.
+    Ended(Vec<Outcome>),
+    /// Whether there is an Asterisk that takes actions.
+    Ready(bool),
+}
+
 /// What is read at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -31,12 +40,12 @@ pub(crate) struct Shared {
     dirty: RefCell<Vec<SessionId>>,
     scratch: RefCell<Vec<u8>>,
     deadline_moved: Notify,
-    /// Bounded by what the queue has under way.
-    outcomes: mpsc::UnboundedSender<Vec<Outcome>>,
+    /// Bounded by what the queue has under way, and by the pace of connections.
+    told: mpsc::UnboundedSender<Told>,
 }
 
 impl Shared {
-    pub(crate) fn new(hub: Hub, outcomes: mpsc::UnboundedSender<Vec<Outcome>>) -> Self {
+    pub(crate) fn new(hub: Hub, told: mpsc::UnboundedSender<Told>) -> Self {
         Self {
             hub: RefCell::new(hub),
             clients: RefCell::default(),
@@ -44,7 +53,7 @@ impl Shared {
             dirty: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_BYTES]),
             deadline_moved: Notify::new(),
-            outcomes,
+            told,
         }
     }
 
@@ -52,7 +61,7 @@ impl Shared {
     pub(crate) fn apply<T>(&self, input: impl FnOnce(&mut Hub, Instant) -> T) -> T {
         let now = Instant::now();
         let mut hub = self.hub.borrow_mut();
-        let deadline = hub.next_deadline();
+        let (deadline, was_ready) = (hub.next_deadline(), hub.is_ready());
         let result = input(&mut hub, now);
         let mut dirty = self.dirty.borrow_mut();
         hub.take_dirty(now, &mut dirty);
@@ -70,7 +79,10 @@ impl Shared {
         let outcomes = hub.take_outcomes();
         if !outcomes.is_empty() {
             // Nobody listens when the queue is off, and then nothing is submitted.
-            self.outcomes.send(outcomes).ok();
+            self.told.send(Told::Ended(outcomes)).ok();
+        }
+        if hub.is_ready() != was_ready {
+            self.told.send(Told::Ready(!was_ready)).ok();
         }
         if hub.next_deadline() < deadline {
             self.deadline_moved.notify_one();

@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::listen::{self, BindError, Door};
-use super::{Route, Shared, link};
+use super::{Route, Shared, Told, link};
 use crate::config::Settings;
-use crate::hub::{Counters, Hub, Outcome, Submission};
+use crate::hub::{Counters, Hub, Submission};
 
 /// Submissions on their way to the hub; the queue has fewer under way.
 const SUBMISSIONS: usize = 256;
@@ -46,7 +46,7 @@ pub struct Handle {
     /// Actions for it.
     pub submissions: mpsc::Sender<Submission>,
     /// What became of them.
-    pub outcomes: mpsc::UnboundedReceiver<Vec<Outcome>>,
+    pub told: mpsc::UnboundedReceiver<Told>,
 }
 
 /// Binds everything, then runs the hub on a thread of its own.
@@ -56,7 +56,7 @@ pub fn start(settings: &Settings, route: Route) -> Result<Handle, StartError> {
     let hub = Hub::new(settings.users.clone(), &mark, Instant::now());
     let counters = hub.counters();
     let (submissions, inbox) = mpsc::channel(SUBMISSIONS);
-    let (outbox, outcomes) = mpsc::unbounded_channel();
+    let (outbox, told) = mpsc::unbounded_channel();
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(StartError::Thread)?;
     let run = move || {
@@ -70,7 +70,7 @@ pub fn start(settings: &Settings, route: Route) -> Result<Handle, StartError> {
     Ok(Handle {
         counters,
         submissions,
-        outcomes,
+        told,
     })
 }
 

@@ -393,6 +393,7 @@ impl Scenario {
             is_ready,
             is_api_reachable: true,
             rank: 0,
+            is_held_back: false,
         };
         self.input(state, index, Input::Condition(condition));
     }

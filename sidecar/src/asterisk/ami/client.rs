@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::codec::{self, CodecError, Decoder, Message};
-use super::connection::{self, REQUESTS_LIMIT, Request, Response};
+use super::connection::{self, Listener, REQUESTS_LIMIT, Request, Response};
 
 /// What went wrong with AMI.
 #[derive(Debug, thiserror::Error)]
@@ -97,14 +97,15 @@ pub struct Ami {
 }
 
 impl Ami {
-    /// Connects and logs in, all within `deadline`, which later bounds each action as well.
+    /// Connects and logs in (user, secret), all within `deadline`, which later bounds each action as well. The ends of channels are
+    /// given to `hangups`.
     pub async fn connect(
         address: SocketAddr,
-        user: &str,
-        secret: &str,
+        login: (&str, &str),
         deadline: Duration,
+        hangups: Option<mpsc::Sender<Message>>,
     ) -> Result<Self, AmiError> {
-        let attempt = Self::connect_unbounded(address, user, secret, deadline);
+        let attempt = Self::connect_unbounded(address, login, deadline, hangups);
         timeout(deadline, attempt)
             .await
             .map_err(|_elapsed| AmiError::TimedOut {
@@ -115,9 +116,9 @@ impl Ami {
 
     async fn connect_unbounded(
         address: SocketAddr,
-        user: &str,
-        secret: &str,
+        (user, secret): (&str, &str),
         deadline: Duration,
+        hangups: Option<mpsc::Sender<Message>>,
     ) -> Result<Self, AmiError> {
         let broken = |source| AmiError::Connect { address, source };
         let mut socket = TcpStream::connect(address).await.map_err(broken)?;
@@ -129,7 +130,11 @@ impl Ami {
 
         let (requests, queue) = mpsc::channel(REQUESTS_LIMIT);
         let (booted, fully_booted) = watch::channel(false);
-        tokio::spawn(connection::serve(socket, decoder, queue, booted));
+        let listener = Listener {
+            fully_booted: booted,
+            hangups,
+        };
+        tokio::spawn(connection::serve(socket, decoder, queue, listener));
         let ami = Self {
             requests,
             fully_booted,

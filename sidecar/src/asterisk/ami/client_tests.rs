@@ -53,7 +53,7 @@ async fn connect(more: &str) -> (Ami, Peer) {
         peer.accept(more).await;
         peer
     };
-    let (ami, peer) = tokio::join!(Ami::connect(address, "u", "s", DEADLINE), accept);
+    let (ami, peer) = tokio::join!(Ami::connect(address, ("u", "s"), DEADLINE, None), accept);
     (ami.unwrap(), peer)
 }
 
@@ -124,7 +124,7 @@ async fn a_refused_login_and_a_refused_action_carry_asterisks_words() {
         .await;
         peer
     };
-    let (refused, _peer) = tokio::join!(Ami::connect(address, "u", "s", DEADLINE), refuse);
+    let (refused, _peer) = tokio::join!(Ami::connect(address, ("u", "s"), DEADLINE, None), refuse);
     assert_eq!(
         refused.unwrap_err().to_string(),
         "asterisk refused the login of u: Authentication failed"
@@ -134,7 +134,7 @@ async fn a_refused_login_and_a_refused_action_carry_asterisks_words() {
 #[tokio::test]
 async fn a_port_that_says_nothing_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let error = Ami::connect(listener.local_addr().unwrap(), "u", "s", DEADLINE)
+    let error = Ami::connect(listener.local_addr().unwrap(), ("u", "s"), DEADLINE, None)
         .await
         .unwrap_err();
     assert_eq!(error.reason(), "AmiTimeout");

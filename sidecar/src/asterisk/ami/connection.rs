@@ -35,6 +35,13 @@ pub(super) struct Request {
     pub(super) answer: oneshot::Sender<Response>,
 }
 
+/// Who hears what was not asked for.
+pub(super) struct Listener {
+    pub(super) fully_booted: watch::Sender<bool>,
+    /// Ends of channels.
+    pub(super) hangups: Option<mpsc::Sender<Message>>,
+}
+
 struct Waiting {
     answer: oneshot::Sender<Response>,
     so_far: Response,
@@ -45,7 +52,7 @@ pub(super) async fn serve(
     mut socket: TcpStream,
     mut decoder: Decoder,
     mut requests: mpsc::Receiver<Request>,
-    fully_booted: watch::Sender<bool>,
+    listener: Listener,
 ) {
     let mut waiting: HashMap<String, Waiting> = HashMap::new();
     let mut bytes = vec![0; READ_BYTES];
@@ -57,7 +64,7 @@ pub(super) async fn serve(
             },
             read = socket.read(&mut bytes) => match read {
                 Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => receive(&mut decoder, &bytes[..length], &mut waiting, &fully_booted),
+                Ok(length) => receive(&mut decoder, &bytes[..length], &mut waiting, &listener),
                 Err(error) => Err(error),
             },
         };
@@ -103,11 +110,11 @@ fn receive(
     decoder: &mut Decoder,
     bytes: &[u8],
     waiting: &mut HashMap<String, Waiting>,
-    fully_booted: &watch::Sender<bool>,
+    listener: &Listener,
 ) -> io::Result<()> {
     decoder.push(bytes);
     while let Some(message) = decoder.next_message().map_err(io::Error::other)? {
-        dispatch(message, waiting, fully_booted)?;
+        dispatch(message, waiting, listener)?;
     }
     Ok(())
 }
@@ -115,12 +122,12 @@ fn receive(
 fn dispatch(
     message: Message,
     waiting: &mut HashMap<String, Waiting>,
-    fully_booted: &watch::Sender<bool>,
+    listener: &Listener,
 ) -> io::Result<()> {
     let id = message.get("ActionID").unwrap_or_default().to_owned();
     match (message.event(), waiting.get_mut(&id)) {
         (Some("FullyBooted"), _) => {
-            fully_booted.send_replace(true);
+            listener.fully_booted.send_replace(true);
         }
         (Some(_), Some(_)) if message.get("EventList") == Some("Complete") => finish(&id, waiting),
         (Some(_), Some(list)) if list.so_far.message != Message::default() => {
@@ -134,6 +141,12 @@ fn dispatch(
             waiter.so_far.message = message;
             if !announces_list {
                 finish(&id, waiting);
+            }
+        }
+        (Some("Hangup"), _) => {
+            if let Some(hangups) = &listener.hangups {
+                // Who reads so slowly counts too many calls, and ends at its deadline.
+                let _ = hangups.try_send(message);
             }
         }
         // An event that nobody asked for, or the answer of an action whose asker has given up.

@@ -10,3 +10,5 @@ mod connection;
 mod questions;
 
 pub use client::{Ami, AmiError};
+pub use codec::Message;
+pub use connection::Response;

@@ -1,6 +1,7 @@
 //! What the sidecar asks of Asterisk, in its own words: its version, and its trunks.
 
 use super::client::{Ami, AmiError};
+use super::codec::Message;
 
 impl Ami {
     /// Asterisk's version, as `22.10.1`.
@@ -24,6 +25,21 @@ impl Ami {
             outcome = outcome.and(answer.map(drop));
         }
         outcome
+    }
+
+    /// The channels that exist, with the call that each is part of.
+    pub async fn channels(&self) -> Result<Vec<(String, String)>, AmiError> {
+        let response = self.action("CoreShowChannels", &[]).await?;
+        let text = |entry: &Message, name| entry.get(name).unwrap_or_default().to_owned();
+        let entries = response.entries.iter();
+        Ok(entries
+            .map(|entry| (text(entry, "Uniqueid"), text(entry, "Linkedid")))
+            .collect())
+    }
+
+    /// Lets every module read its files again; calls are not touched.
+    pub async fn reload_all(&self) -> Result<(), AmiError> {
+        self.action("Reload", &[]).await.map(drop)
     }
 
     /// Lets these modules, and no others, read their files again; calls are not touched. With the

@@ -15,8 +15,9 @@
 //! blanked, so that line numbers in Asterisk's messages stay right.
 //!
 //! Reading order: `dialect.rs` (one file), `tree.rs` (with includes), `trunks.rs`, `own.rs`,
-//! `snapshot.rs` (disk). Not here: when to build, when to switch, and the reload itself (`ami`).
+//! `snapshot.rs` (disk), `change.rs` (reload or start). Not here: when to build, when to switch, and the reload itself (`ami`).
 
+mod change;
 mod dialect;
 mod error;
 mod own;
@@ -28,8 +29,9 @@ mod trunks;
 
 use std::path::PathBuf;
 
+pub use change::needs_start;
 pub use error::ConfigError;
-pub use own::{AMI_PORT, AMI_USER};
+pub use own::{AMI_PORT, AMI_USER, SELF_ENDPOINT};
 pub use snapshot::{Snapshot, set_trunks};
 pub use trunks::Trunks;
 

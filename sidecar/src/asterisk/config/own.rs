@@ -5,6 +5,7 @@
 //! - manager.conf: our user `[pbx-ha]`, and AMI on loopback whatever the user says: people reach
 //!   AMI through the sidecar, not past it.
 //! - http.conf: on loopback likewise, plain and TLS.
+//! - pjsip.conf: an endpoint for the sidecar's own OPTIONS.
 //! - modules.conf: the user's choice; the modules that health and trunks need are added where the
 //!   user does not name them.
 
@@ -20,6 +21,9 @@ use super::tree::{Kind, Tree};
 pub const AMI_USER: &str = "pbx-ha";
 /// Where Asterisk listens for it, on loopback. Not AMI's usual port, which is the hub's, on every address of the node.
 pub const AMI_PORT: u16 = 15038;
+
+/// The endpoint that the sidecar's own OPTIONS come from. It can do nothing: its context does not exist, and it has no address.
+pub const SELF_ENDPOINT: &str = "pbx-ha-self";
 
 /// SIP, its OPTIONS and its registrations: what the sidecar asks Asterisk for. With `autoload =
 /// no`, Asterisk 22 does not load what a module depends on (its symbols are then missing), so that
@@ -63,6 +67,7 @@ pub(super) fn overlay(files: &mut Files, own: &Own) -> Result<(), ConfigError> {
     overlay_asterisk(files, own)?;
     overlay_manager(files, own)?;
     overlay_http(files)?;
+    overlay_pjsip(files)?;
     overlay_modules(files)
 }
 
@@ -160,6 +165,26 @@ fn overlay_http(files: &mut Files) -> Result<(), ConfigError> {
         https_port(&tree)
     );
     append(files, "http.conf", &tree, &addition);
+    Ok(())
+}
+
+/// Without an endpoint of its own, each OPTIONS of the sidecar would be logged as one of a stranger.
+fn overlay_pjsip(files: &mut Files) -> Result<(), ConfigError> {
+    const FILE: &str = "pjsip.conf";
+    let tree = Tree::load(files, FILE, false)?;
+    let is_ours = |name: &str| name.eq_ignore_ascii_case(SELF_ENDPOINT);
+    if tree.sections.iter().any(|section| is_ours(&section.name)) {
+        return Err(ConfigError::ReservedSection {
+            section: SELF_ENDPOINT.to_owned(),
+        });
+    }
+    if files.contains_key(FILE) {
+        let addition = format!(
+            "[{SELF_ENDPOINT}]\ntype = endpoint\nidentify_by = username\ncontext = {SELF_ENDPOINT}\n\
+             allow_subscribe = no\nallow_transfer = no\n"
+        );
+        append(files, FILE, &tree, &addition);
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 //! them. Files are readable for the owner and the group: `out_dir` must carry Asterisk's group with
 //! the set-group-id bit (an emptyDir with `fsGroup` does), or belong to Asterisk's user.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -66,7 +67,7 @@ pub(super) fn config_dir_of(out_dir: &Path) -> PathBuf {
 
 /// Writes both copies below `out_dir`, unless they are there, and removes the oldest snapshots.
 pub(super) fn write(held: Held, out_dir: &Path) -> Result<Snapshot, ConfigError> {
-    let hash = hash_of(&held);
+    let hash = hash_of(&held, out_dir);
     let path = out_dir.join(&hash);
     let unwritten = |source| ConfigError::Write {
         path: path.clone(),
@@ -92,12 +93,21 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn hash_of(held: &Held) -> String {
+/// Where a node keeps its snapshots is its own affair, and stands in two files of ours: nodes with equal inputs agree on the hash.
+fn hash_of(held: &Held, out_dir: &Path) -> String {
     let mut hasher = Sha256::new();
+    let place = out_dir.to_string_lossy();
     for files in [&held.active, &held.standby] {
         hasher.update((files.len() as u64).to_be_bytes());
         for (name, bytes) in files {
-            for part in [name.as_bytes(), bytes] {
+            let bytes = match name.as_str() {
+                "asterisk.conf" | "manager.conf" => {
+                    let text = String::from_utf8_lossy(bytes);
+                    Cow::Owned(text.replace(&*place, "").into_bytes())
+                }
+                _ => Cow::Borrowed(bytes.as_slice()),
+            };
+            for part in [name.as_bytes(), &bytes] {
                 hasher.update((part.len() as u64).to_be_bytes());
                 hasher.update(part);
             }

@@ -104,6 +104,12 @@ fn the_hash_is_of_the_inputs_and_not_of_the_secret() {
 }
 
 #[test]
+fn nodes_with_equal_inputs_agree_on_the_hash_wherever_they_keep_their_snapshots() {
+    let (one, other) = (World::new(), World::new());
+    assert_eq!(one.build().hash, other.build().hash);
+}
+
+#[test]
 fn old_snapshots_go_but_never_the_one_in_use() {
     let world = World::new();
     let used = world.build();

@@ -90,7 +90,7 @@ pub fn router(house: House) -> Router {
         .route("/debug/flight", get(status::flight))
         .with_state(shared.clone());
     let router = match house.sysadm {
-        Some(sysadm) => router.merge(websocket::router(sysadm, shared.listeners)),
+        Some(sysadm) => router.merge(websocket::router(sysadm, shared.listeners, shared.metrics)),
         None => router,
     };
     let router = match house.ami {

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use pbx_crds::names;
 
-use super::{GRACE_SECONDS, ValidatedCluster, volumes};
+use super::{ValidatedCluster, grace_seconds, volumes};
 use crate::cluster::build::doors;
 
 const GUARD: &str = "/pbx-ha/bin/pbx-guard";
@@ -88,7 +88,7 @@ pub fn asterisk(cluster: &ValidatedCluster) -> Container {
             "--socket",
             "/run/pbx-ha/guard.sock",
             "--grace",
-            &GRACE_SECONDS.to_string(),
+            &grace_seconds(cluster).to_string(),
             "--",
             "asterisk",
             "-f",

@@ -1,0 +1,179 @@
+//! The tasks that read the sensors: one for each, with its own connection to Asterisk, so that none waits for another.
+//!
+//! What is well and was well is not told: a healthy node costs its readings and nothing more.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pbx_crds::health::{HealthSpec, SensorKind};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, spawn_local};
+
+use super::plan::{self, Sensor};
+use super::probe::Probe;
+use super::score::{Reading, Scoreboard, Verdict};
+use crate::asterisk::Configured;
+use crate::metrics::Metrics;
+use crate::services::Done;
+
+/// A standby is read at a slower pace: nobody waits for it.
+const STANDBY_PACE: u32 = 4;
+/// A deadline is counted in so many pieces: a machine that stood still for a while has used up one.
+const PIECES: u32 = 10;
+
+/// What the sensors stand on.
+#[derive(Clone, Debug, Default)]
+pub struct Ground {
+    /// This node serves.
+    pub is_active: bool,
+    /// The present life of Asterisk, once it is fully booted.
+    pub asterisk: Option<Life>,
+    /// Asterisk has been told to read its files again: it may be slow to answer.
+    pub is_reloading: bool,
+    /// Addresses that only the active can be reached at.
+    pub floating: Arc<[IpAddr]>,
+}
+
+/// One life of Asterisk.
+#[derive(Clone, Debug)]
+pub struct Life {
+    /// Tells lives apart.
+    pub number: u64,
+    /// How to connect to it.
+    pub configured: Arc<Configured>,
+}
+
+/// The running sensors. They end when it is dropped.
+pub struct Watch {
+    ground: watch::Sender<Ground>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Watch {
+    /// Starts all sensors of `spec`; their readings go to `tell`, by name.
+    pub fn start(
+        spec: &HealthSpec,
+        ground: Ground,
+        metrics: &Metrics,
+        tell: &mpsc::Sender<Done>,
+    ) -> (Self, Scoreboard) {
+        let sensors = plan::sensors(spec, DISK_PATH);
+        let scoreboard = Scoreboard::new(spec, &sensors);
+        let (ground, seen) = watch::channel(ground);
+        let observe = |sensor: Sensor| {
+            let task = observe(sensor, seen.clone(), metrics.clone(), tell.clone());
+            spawn_local(task).abort_handle()
+        };
+        let tasks = sensors.into_iter().map(observe).collect();
+        (Self { ground, tasks }, scoreboard)
+    }
+
+    /// What the sensors stand on has changed.
+    pub fn set_ground(&self, change: impl FnOnce(&mut Ground)) {
+        self.ground.send_modify(change);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Waits for `what` for `limit`, counted in pieces: a pause of the whole machine, in which Asterisk could not answer either,
+/// uses up one piece and no more.
+pub struct Patient;
+
+impl Patient {
+    /// `None`: it did not come in time.
+    pub async fn wait<T>(limit: Duration, what: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(what);
+        for _ in 0..PIECES {
+            if let Ok(done) = tokio::time::timeout(limit / PIECES, &mut what).await {
+                return Some(done);
+            }
+        }
+        None
+    }
+}
+
+/// Voicemail, recordings and call files: what fills a disk.
+const DISK_PATH: &str = "/var/spool/asterisk";
+
+async fn observe(
+    sensor: Sensor,
+    mut ground: watch::Receiver<Ground>,
+    metrics: Metrics,
+    tell: mpsc::Sender<Done>,
+) {
+    let mut probe = Probe::new(sensor.clone());
+    let mut before = Verdict::Skipped;
+    loop {
+        let now = ground.borrow_and_update().clone();
+        let began = tokio::time::Instant::now();
+        let reading = read(&mut probe, &sensor, &now).await;
+        let cost = began.elapsed();
+        metrics.note_sensor(&sensor.name, &reading);
+        let verdict = reading.verdict;
+        let is_news = verdict != before || !matches!(verdict, Verdict::Good | Verdict::Skipped);
+        let told = Done::Sensor(sensor.name.clone(), reading);
+        if is_news && tell.send(told).await.is_err() {
+            return;
+        }
+        before = verdict;
+        rest(&sensor, &now, cost, &mut ground).await;
+    }
+}
+
+async fn read(probe: &mut Probe, sensor: &Sensor, ground: &Ground) -> Reading {
+    if plan::asks_asterisk(sensor.kind) && ground.asterisk.is_none() {
+        return Reading::new(Verdict::Skipped, "Asterisk is not fully booted");
+    }
+    let is_for_other_role = match sensor.kind {
+        SensorKind::Registrations | SensorKind::Trunks => !ground.is_active,
+        SensorKind::TestCall => ground.is_active,
+        _ => false,
+    };
+    if is_for_other_role {
+        return Reading::new(Verdict::Skipped, "it is for the other role");
+    }
+    probe.read(ground).await
+}
+
+/// A reading that takes long, such as a list of thousands of channels, is taken more seldom: a hundredth of the time at most.
+async fn rest(
+    sensor: &Sensor,
+    ground: &Ground,
+    cost: Duration,
+    changed: &mut watch::Receiver<Ground>,
+) {
+    let pace = if ground.is_active { 1 } else { STANDBY_PACE };
+    let is_dear = cost < sensor.timeout;
+    let rest = (sensor.interval * pace).max(if is_dear { cost * 100 } else { cost });
+    tokio::select! {
+        () = tokio::time::sleep(rest) => {}
+        // A sender that is gone takes this task with it.
+        _ = changed.changed() => tokio::time::sleep(sensor.interval / PIECES).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn patience_ends_after_its_limit() {
+        let limit = Duration::from_millis(100);
+        let began = tokio::time::Instant::now();
+        assert_eq!(
+            Patient::wait(limit, std::future::pending::<()>()).await,
+            None
+        );
+        assert!(began.elapsed() >= limit);
+        assert_eq!(Patient::wait(limit, async { 7 }).await, Some(7));
+    }
+}

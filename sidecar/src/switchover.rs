@@ -1,0 +1,536 @@
+//! A planned move of the role, from the wish to its end: a pure machine. One at a time.
+//!
+//! ```text
+//!            WhenIdle                 no calls, or timeout
+//!   begin ──────────► Waiting ────────────────────────────┐
+//!     │ Immediate, Drain   │ cancel                        ▼          the core demotes      closed, calls left
+//!     └──────────────────────────────────────────► Unregistering ──► Moving ──────────► Draining ─────► Done
+//!                          ▼                                            │ the core refuses
+//!                      Cancelled                                        ▼
+//!                                                                    Refused
+//! ```
+//!
+//! Before the core is asked, the trunks are unregistered. From then on nothing is called off: the role is on its way. Not here:
+//! whether the move is safe (the core), what closes Asterisk (`asterisk/calls.rs`).
+
+use std::time::Duration;
+
+use pbx_core::{BootTime, Cause, Seat};
+use pbx_crds::switchover::{SwitchoverState, SwitchoverStrategy};
+use thiserror::Error;
+
+/// Calls are counted this often while they are waited for.
+pub const COUNT_INTERVAL: Duration = Duration::from_millis(500);
+/// The core answers at once; this is for an answer that was lost in a full queue.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The heir; none: the best.
+    pub to: Option<Seat>,
+    /// Switchover, Drill, or another planned cause.
+    pub cause: Cause,
+    /// What becomes of the calls.
+    pub strategy: SwitchoverStrategy,
+    /// The longest that calls are waited for.
+    pub timeout: Duration,
+    /// Who wants it; of the annotation, its value.
+    pub requested_by: String,
+}
+
+/// What is known when a move is wished for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground {
+    /// This node serves, and its Asterisk is fully booted.
+    pub is_serving: bool,
+    /// Maintenance.
+    pub is_paused: bool,
+    /// The heir, or some standby, could take over.
+    pub has_heir: bool,
+    /// A draining Asterisk keeps its calls: not where floating addresses take them away.
+    pub can_drain: bool,
+}
+
+/// Why a move is not begun. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Objection {
+    /// The wish went to the wrong node.
+    #[error("this node is not active, or its Asterisk is just starting: ask the active node")]
+    NotActive,
+    /// Maintenance.
+    #[error("the cluster is paused: resume it first")]
+    Paused,
+    /// Nobody could take over.
+    #[error("no standby is ready to take over: see the state of the nodes")]
+    NoHeir,
+    /// Another one is under way.
+    #[error("a switchover is under way: wait for its end or cancel it")]
+    Busy,
+    /// The addresses take the calls away.
+    #[error("floating addresses take the calls along: choose WhenIdle or Immediate")]
+    CannotDrain,
+    /// The heir.
+    #[error("there is no node {0}: see the list of nodes")]
+    NoSuchNode(String),
+    /// The wish.
+    #[error("{0}")]
+    NotUnderstood(String),
+    /// There is nothing to cancel, or it is too late.
+    #[error("no switchover is waiting for the end of calls: there is nothing to cancel")]
+    NothingToCancel,
+}
+
+impl Objection {
+    /// Stable, for metrics and the status.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotActive => "NotActive",
+            Self::Paused => "Paused",
+            Self::NoHeir => "NoHeir",
+            Self::Busy => "Busy",
+            Self::CannotDrain => "CannotDrain",
+            Self::NoSuchNode(_) => "NoSuchNode",
+            Self::NotUnderstood(_) => "NotUnderstood",
+            Self::NothingToCancel => "NothingToCancel",
+        }
+    }
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Count the calls, and say so by [`Desk::on_calls`].
+    CountCalls,
+    /// Unregister the trunks, and say so by [`Desk::on_unregistered`].
+    Unregister,
+    /// Ask the core to hand over; with `drain_until`, the calls may end in peace until then.
+    Move {
+        /// The heir.
+        to: Option<Seat>,
+        /// What history says.
+        cause: Cause,
+        /// Of a drain.
+        drain_until: Option<BootTime>,
+    },
+}
+
+/// Where it is, as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What was wanted.
+    pub wish: Wish,
+    /// Where it is.
+    pub state: SwitchoverState,
+    /// What is awaited, or why it ended.
+    pub message: String,
+    /// Calls that are still waited for.
+    pub calls_left: Option<u32>,
+}
+
+/// The machine.
+#[derive(Debug, Default)]
+pub struct Desk {
+    stage: Stage,
+    progress: Option<Progress>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Idle,
+    /// For the end of calls.
+    Waiting { until: BootTime, count_at: BootTime },
+    /// The trunks are being told.
+    Unregistering,
+    /// The core was asked.
+    Moving { until: BootTime },
+    /// The role has gone.
+    Draining,
+}
+
+impl Desk {
+    /// Begins a move; the first step is given by [`Desk::on_tick`] or is this answer.
+    pub fn begin(
+        &mut self,
+        now: BootTime,
+        wish: Wish,
+        ground: Ground,
+    ) -> Result<Option<Step>, Objection> {
+        object(&wish, ground, self.stage)?;
+        let (state, message) = match wish.strategy {
+            SwitchoverStrategy::WhenIdle => {
+                (SwitchoverState::Waiting, "waits for the end of calls")
+            }
+            _ => (SwitchoverState::Moving, "hands over"),
+        };
+        let until = now.after(wish.timeout);
+        self.progress = Some(Progress {
+            wish,
+            state,
+            message: message.to_owned(),
+            calls_left: None,
+        });
+        if state == SwitchoverState::Waiting {
+            self.stage = Stage::Waiting {
+                until,
+                count_at: now,
+            };
+            return Ok(None);
+        }
+        self.stage = Stage::Unregistering;
+        Ok(Some(Step::Unregister))
+    }
+
+    /// Calls a waiting move off.
+    pub fn cancel(&mut self) -> Result<(), Objection> {
+        if !matches!(self.stage, Stage::Waiting { .. }) {
+            return Err(Objection::NothingToCancel);
+        }
+        self.end(SwitchoverState::Cancelled, "called off; the active goes on");
+        Ok(())
+    }
+
+    /// So many calls are left here.
+    pub fn on_calls(&mut self, calls: u32) -> Option<Step> {
+        if let (Some(progress), false) = (&mut self.progress, self.stage == Stage::Idle) {
+            progress.calls_left = Some(calls);
+        }
+        let is_over = matches!(self.stage, Stage::Waiting { .. }) && calls == 0;
+        is_over.then(|| self.unregister())
+    }
+
+    /// The trunks are unregistered, as far as they could be.
+    pub fn on_unregistered(&mut self, now: BootTime) -> Option<Step> {
+        let wish = &self.progress.as_ref()?.wish;
+        if self.stage != Stage::Unregistering {
+            return None;
+        }
+        let is_drain = wish.strategy == SwitchoverStrategy::Drain;
+        let step = Step::Move {
+            to: wish.to,
+            cause: wish.cause,
+            drain_until: is_drain.then(|| now.after(wish.timeout)),
+        };
+        self.stage = Stage::Moving {
+            until: now.after(ANSWER_PATIENCE),
+        };
+        Some(step)
+    }
+
+    /// The core refused; returns whether it refused this move.
+    pub fn on_refused(&mut self, reason: &str) -> bool {
+        let is_ours = matches!(self.stage, Stage::Moving { .. });
+        if is_ours {
+            let message = format!("{reason}: the active goes on");
+            self.end(SwitchoverState::Refused, &message);
+        }
+        is_ours
+    }
+
+    /// This node has ceased to be active.
+    pub fn on_demoted(&mut self) {
+        match self.stage {
+            Stage::Idle | Stage::Draining => {}
+            Stage::Moving { .. } if self.is_drain() => {
+                self.stage = Stage::Draining;
+                self.tell(
+                    SwitchoverState::Draining,
+                    "the role has moved; calls may end in peace",
+                );
+            }
+            Stage::Moving { .. } => self.end(SwitchoverState::Done, "the role has moved"),
+            Stage::Waiting { .. } | Stage::Unregistering => {
+                self.end(
+                    SwitchoverState::Refused,
+                    "another cause moved the role first",
+                );
+            }
+        }
+    }
+
+    /// Asterisk has gone.
+    pub fn on_exited(&mut self) {
+        if self.stage == Stage::Draining {
+            let cut = self
+                .progress
+                .as_ref()
+                .and_then(|progress| progress.calls_left);
+            let message = match cut {
+                None | Some(0) => "the role has moved, all calls have ended".to_owned(),
+                Some(left) => format!("the role has moved; {left} calls were cut at the timeout"),
+            };
+            self.end(SwitchoverState::Done, &message);
+        }
+    }
+
+    /// What is due.
+    pub fn on_tick(&mut self, now: BootTime) -> Option<Step> {
+        match &mut self.stage {
+            Stage::Waiting { until, .. } if now >= *until => Some(self.unregister()),
+            Stage::Waiting { count_at, .. } if now >= *count_at => {
+                *count_at = now.after(COUNT_INTERVAL);
+                Some(Step::CountCalls)
+            }
+            Stage::Moving { until } if now >= *until => {
+                self.end(SwitchoverState::Refused, "no answer: the active goes on");
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// When [`Desk::on_tick`] has something to do.
+    pub fn next_deadline(&self) -> Option<BootTime> {
+        match self.stage {
+            Stage::Waiting { until, count_at } => Some(until.min(count_at)),
+            Stage::Moving { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// A move is under way.
+    pub fn is_busy(&self) -> bool {
+        self.stage != Stage::Idle
+    }
+
+    /// The core was asked, or the role has gone: nothing is decided in between.
+    pub fn is_moving(&self) -> bool {
+        matches!(self.stage, Stage::Moving { .. } | Stage::Draining)
+    }
+
+    /// The move that is under way, or the last one.
+    pub fn progress(&self) -> Option<&Progress> {
+        self.progress.as_ref()
+    }
+
+    /// A wish that was not even begun, for whoever looks for an answer in the status.
+    pub fn note_objection(&mut self, wish: Wish, objection: &Objection) {
+        if self.stage == Stage::Idle {
+            self.progress = Some(Progress {
+                wish,
+                state: SwitchoverState::Refused,
+                message: objection.to_string(),
+                calls_left: None,
+            });
+        }
+    }
+
+    fn unregister(&mut self) -> Step {
+        self.stage = Stage::Unregistering;
+        self.tell(SwitchoverState::Moving, "hands over");
+        Step::Unregister
+    }
+
+    fn is_drain(&self) -> bool {
+        let strategy = self
+            .progress
+            .as_ref()
+            .map(|progress| progress.wish.strategy);
+        strategy == Some(SwitchoverStrategy::Drain)
+    }
+
+    fn tell(&mut self, state: SwitchoverState, message: &str) {
+        if let Some(progress) = &mut self.progress {
+            progress.state = state;
+            message.clone_into(&mut progress.message);
+        }
+    }
+
+    fn end(&mut self, state: SwitchoverState, message: &str) {
+        self.stage = Stage::Idle;
+        self.tell(state, message);
+    }
+}
+
+fn object(wish: &Wish, ground: Ground, stage: Stage) -> Result<(), Objection> {
+    if stage != Stage::Idle {
+        return Err(Objection::Busy);
+    }
+    if !ground.is_serving {
+        return Err(Objection::NotActive);
+    }
+    if ground.is_paused {
+        return Err(Objection::Paused);
+    }
+    if !ground.has_heir {
+        return Err(Objection::NoHeir);
+    }
+    if wish.strategy == SwitchoverStrategy::Drain && !ground.can_drain {
+        return Err(Objection::CannotDrain);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: BootTime = BootTime(1_000_000_000_000);
+    const GROUND: Ground = Ground {
+        is_serving: true,
+        is_paused: false,
+        has_heir: true,
+        can_drain: true,
+    };
+
+    fn wish(strategy: SwitchoverStrategy) -> Wish {
+        Wish {
+            to: None,
+            cause: Cause::Switchover,
+            strategy,
+            timeout: Duration::from_secs(60),
+            requested_by: "test".into(),
+        }
+    }
+
+    fn at(milliseconds: u64) -> BootTime {
+        NOW.after(Duration::from_millis(milliseconds))
+    }
+
+    fn begun(strategy: SwitchoverStrategy) -> Desk {
+        let mut desk = Desk::default();
+        desk.begin(NOW, wish(strategy), GROUND).unwrap();
+        desk
+    }
+
+    fn state(desk: &Desk) -> SwitchoverState {
+        desk.progress().unwrap().state
+    }
+
+    #[test]
+    fn an_immediate_move_unregisters_asks_and_is_done_with_the_demotion() {
+        let mut desk = Desk::default();
+        let first = desk.begin(NOW, wish(SwitchoverStrategy::Immediate), GROUND);
+        assert_eq!(first, Ok(Some(Step::Unregister)));
+        let step = desk.on_unregistered(at(3));
+        assert!(matches!(
+            step,
+            Some(Step::Move {
+                drain_until: None,
+                ..
+            })
+        ));
+        desk.on_demoted();
+        assert_eq!(
+            (state(&desk), desk.is_busy()),
+            (SwitchoverState::Done, false)
+        );
+    }
+
+    #[test]
+    fn a_drain_lasts_until_asterisk_has_ended_and_tells_what_was_cut() {
+        let mut desk = begun(SwitchoverStrategy::Drain);
+        let step = desk.on_unregistered(at(3));
+        let until = Some(at(60_003));
+        assert!(matches!(step, Some(Step::Move { drain_until, .. }) if drain_until == until));
+        desk.on_demoted();
+        assert_eq!(state(&desk), SwitchoverState::Draining);
+        assert_eq!(desk.on_calls(2), None);
+        assert!(desk.is_busy());
+        desk.on_exited();
+        assert_eq!(state(&desk), SwitchoverState::Done);
+        assert!(
+            desk.progress()
+                .unwrap()
+                .message
+                .contains("2 calls were cut")
+        );
+    }
+
+    #[test]
+    fn when_idle_waits_for_the_last_call_or_the_timeout() {
+        let mut desk = begun(SwitchoverStrategy::WhenIdle);
+        assert_eq!(desk.on_tick(NOW), Some(Step::CountCalls));
+        assert_eq!(desk.on_tick(at(100)), None);
+        assert_eq!(desk.on_calls(1), None);
+        assert_eq!(desk.on_tick(at(500)), Some(Step::CountCalls));
+        assert_eq!(desk.on_calls(0), Some(Step::Unregister));
+
+        let mut desk = begun(SwitchoverStrategy::WhenIdle);
+        assert_eq!(desk.on_tick(at(60_000)), Some(Step::Unregister));
+    }
+
+    #[test]
+    fn only_a_waiting_move_can_be_called_off() {
+        let mut desk = begun(SwitchoverStrategy::WhenIdle);
+        assert_eq!(desk.cancel(), Ok(()));
+        assert_eq!(state(&desk), SwitchoverState::Cancelled);
+        assert_eq!(
+            begun(SwitchoverStrategy::Drain).cancel(),
+            Err(Objection::NothingToCancel)
+        );
+    }
+
+    #[test]
+    fn a_refusal_of_the_core_ends_it_and_one_of_another_wish_does_not() {
+        let mut desk = begun(SwitchoverStrategy::Immediate);
+        assert!(!desk.on_refused("NoHeir"), "it was not asked yet");
+        desk.on_unregistered(NOW);
+        assert!(desk.on_refused("NoHeir"));
+        assert_eq!(state(&desk), SwitchoverState::Refused);
+    }
+
+    #[test]
+    fn an_answer_that_never_comes_ends_it() {
+        let mut desk = begun(SwitchoverStrategy::Immediate);
+        desk.on_unregistered(NOW);
+        assert_eq!(desk.next_deadline(), Some(NOW.after(ANSWER_PATIENCE)));
+        desk.on_tick(NOW.after(ANSWER_PATIENCE));
+        assert_eq!(state(&desk), SwitchoverState::Refused);
+    }
+
+    #[test]
+    fn a_crash_while_it_waits_is_another_move() {
+        let mut desk = begun(SwitchoverStrategy::WhenIdle);
+        desk.on_demoted();
+        assert_eq!(state(&desk), SwitchoverState::Refused);
+    }
+
+    #[test]
+    fn each_obstacle_is_named_and_nothing_begins() {
+        let refused = |ground| {
+            let mut desk = Desk::default();
+            let drain = wish(SwitchoverStrategy::Drain);
+            let objection = desk.begin(NOW, drain, ground).unwrap_err();
+            assert!(!desk.is_busy());
+            objection
+        };
+        let cases = [
+            (
+                Ground {
+                    is_serving: false,
+                    ..GROUND
+                },
+                Objection::NotActive,
+            ),
+            (
+                Ground {
+                    is_paused: true,
+                    ..GROUND
+                },
+                Objection::Paused,
+            ),
+            (
+                Ground {
+                    has_heir: false,
+                    ..GROUND
+                },
+                Objection::NoHeir,
+            ),
+            (
+                Ground {
+                    can_drain: false,
+                    ..GROUND
+                },
+                Objection::CannotDrain,
+            ),
+        ];
+        for (ground, objection) in cases {
+            assert_eq!(refused(ground), objection);
+        }
+        let mut busy = begun(SwitchoverStrategy::WhenIdle);
+        let second = busy.begin(NOW, wish(SwitchoverStrategy::Immediate), GROUND);
+        assert_eq!(second, Err(Objection::Busy));
+    }
+}
