@@ -195,7 +195,7 @@ fn resized(from: u8, to: u8, seed: u64) -> World {
     world.notices.clear();
     world.inflict(Fault::Resize { nodes: to });
     world.run_for(25_000);
-    let seats = world.api.lease.unwrap().content.seats;
+    let seats = world.api.lease.expect("it stands").content.seats;
     assert_eq!(seats.count, to, "{from} to {to}, seed {seed}");
     assert!((0..to).all(|seat| seats.occupants[usize::from(seat)].is_some()));
     assert_eq!(world.overlap, None);

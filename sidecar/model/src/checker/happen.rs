@@ -140,7 +140,7 @@ impl Scenario {
     }
 
     /// R13: the number is raised over a free Lease, and lowered when the last seat is empty.
-    pub(super) fn may_resize(&self, state: &State) -> bool {
+    pub(super) fn may_resize(state: &State) -> bool {
         let content = state.lease.map(|lease| lease.content);
         let is_over = |content: LeaseContent| {
             if content.seats.count.is_multiple_of(2) {

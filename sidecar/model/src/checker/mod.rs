@@ -233,7 +233,7 @@ impl Scenario {
                 actions.push(Action::Look { pod });
             }
         }
-        if state.used.resizes < self.limits.resizes && self.may_resize(state) {
+        if state.used.resizes < self.limits.resizes && Self::may_resize(state) {
             actions.push(Action::Resize);
         }
     }

@@ -40,6 +40,7 @@ pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
 
 /// The world: what there is, and what will happen when.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     /// Nanoseconds since it began; no node sees this clock.
     pub now: u64,
