@@ -38,7 +38,7 @@ impl Silences {
     pub fn next_death(&self, uptime: Duration) -> Option<Duration> {
         let deaths = self.deaths.values().flatten();
         let next = deaths.filter(|at| **at > uptime).min();
-        next.map(|at| *at - uptime)
+        next.map(|at| at.saturating_sub(uptime))
     }
 }
 
