@@ -40,6 +40,7 @@ pub struct Wish {
 }
 
 /// What is known when a move is wished for.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy, Debug)]
 pub struct Ground {
     /// This node serves, and its Asterisk is fully booted.
@@ -98,7 +99,7 @@ impl Objection {
 }
 
 /// What to do now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Count the calls, and say so by [`Desk::on_calls`].
     CountCalls,
@@ -379,7 +380,7 @@ mod tests {
             to: None,
             cause: Cause::Switchover,
             strategy,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
             requested_by: "test".into(),
         }
     }

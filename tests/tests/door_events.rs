@@ -1,5 +1,5 @@
 //! SysAdm's events, Droonga's system.status, HTTP's events and actions, on three hosts with a real Asterisk each: unmodified
-//! clients from PyPI and npm, through a switchover and a failover.
+//! clients from `PyPI` and npm, through a switchover and a failover.
 
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
@@ -13,7 +13,7 @@ use pbx_tests::cluster::wait_until;
 use pbx_tests::progress::output_of;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 #[test]
 fn unmodified_clients_see_a_switchover_and_a_failover() {

@@ -48,7 +48,7 @@ const TARGETS: [Target; 4] = [
     },
     Target {
         name: "channel-frame",
-        samples: &[b"\0\x100123456789abcdef", b"\0\x11\0123456789abcdef\0\x12"],
+        samples: &[b"\0\x100123456789abcdef", b"\0\x11\x00123456789abcdef\0\x12"],
         fuzz_one: channel::frame::fuzz_one,
     },
     Target {

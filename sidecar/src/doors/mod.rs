@@ -105,7 +105,7 @@ async fn run(mut inputs: Inputs) {
     open::open(&inputs, &doorway, &mut routes);
     listen_to_peers(&inputs, routes);
     // The tasks live as long as the runtime, and it as long as this.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn listen_to_peers(inputs: &Inputs, routes: Routes) {

@@ -130,6 +130,7 @@ enum End {
 }
 
 /// The services.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Services {
     checked: Arc<Checked>,
     objects: Option<Objects>,
@@ -161,6 +162,10 @@ pub struct Services {
     /// What may change while this runs.
     live: LiveSettings,
     /// The annotation that asks for a move, as last seen; none before the resource was read.
+    #[allow(
+        clippy::option_option,
+        reason = "nothing seen yet, or seen that nothing is asked for"
+    )]
     seen_request: Option<Option<String>>,
     /// A person lets this node take over until then.
     may_take_over_until: moves::Word,

@@ -212,7 +212,9 @@ mod tests {
 
     fn framed(parts: &[&[u8]]) -> Vec<u8> {
         let mut bytes = vec![0x90 | parts.len() as u8];
-        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
         bytes
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use pbx_doors::sysadm::Sysadm;
@@ -62,9 +62,7 @@ fn upgrade(shared: Shared, headers: &HeaderMap, up: WebSocketUpgrade, is_bridge:
         return (StatusCode::SERVICE_UNAVAILABLE, message).into_response();
     };
     let header = headers.get(header::AUTHORIZATION);
-    let is_guest = shared
-        .sysadm
-        .is_guest(header.map(|header| header.as_bytes()));
+    let is_guest = shared.sysadm.is_guest(header.map(HeaderValue::as_bytes));
     up.max_message_size(MAX_TEXT_BYTES)
         .max_frame_size(MAX_TEXT_BYTES)
         .read_buffer_size(4096)
