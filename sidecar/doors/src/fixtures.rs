@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pbx_crds::Cause;
+use pbx_crds::health::HealthStatus;
 use pbx_crds::ledger::Ledger;
 use pbx_crds::report::{Report, ReportedRole};
 use pbx_crds::status::{AsteriskState, AsteriskStatus, FailoverRecord, LinkState, LinkStatus};
@@ -71,6 +72,8 @@ pub fn report(name: &str, role: ReportedRole) -> Report {
         holds_witness: false,
         terminating: false,
         problem: None,
+        health: HealthStatus::default(),
+        switchover: None,
         ledger: Ledger::default(),
     }
 }
