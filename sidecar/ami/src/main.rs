@@ -75,7 +75,7 @@ fn run(settings: &Settings, handle: shell::Handle, http: Option<SocketAddr>) -> 
         drop(handle);
         return runtime.block_on(std::future::pending());
     };
-    let queue = Queue::start(path.clone(), handle)?;
+    let queue = Queue::start(path, handle)?;
     if let Some((folder, write)) = &settings.spool {
         spool::start(folder.clone(), *write, queue.clone())?;
     }

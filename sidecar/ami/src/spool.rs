@@ -3,6 +3,7 @@
 //! A file is taken in whole and durably, and known by name, inode and time of change: it is done once, however often the sidecar is
 //! killed meanwhile. It is removed when its answer is there.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -191,10 +192,12 @@ fn answer_of(records: &[Record]) -> String {
                 "failed"
             };
             let why = record.error.as_deref().unwrap_or("no reason known");
-            text.push_str(&format!(
-                "Response: Error\r\nAction: {}\r\nState: {state}\r\nMessage: {why}\r\n\r\n",
-                record.action
-            ));
+            let action = &record.action;
+            write!(
+                text,
+                "Response: Error\r\nAction: {action}\r\nState: {state}\r\nMessage: {why}\r\n\r\n"
+            )
+            .expect("a text can grow");
             continue;
         }
         for line in &record.answer {

@@ -77,7 +77,9 @@ fn cl_status_gets_an_answer_to_every_question() {
         );
     }
     assert_eq!(nodes.cl_status(1, &["rscstatus"]), (0, "none".into()));
+    let mut watching = nodes.client(0, "-");
     nodes.change(lose_office_1);
+    watching.expect("node office-1 dead").unwrap();
     assert_eq!(
         nodes.cl_status(0, &["nodestatus", "office-1"]),
         (1, "dead".into())

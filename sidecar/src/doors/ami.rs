@@ -86,7 +86,7 @@ fn start(door: &AmiDoor, inputs: &Inputs, route: shell::Route) -> anyhow::Result
     let settings = config.check("doors.ami.");
     let settings = settings.map_err(|problems| anyhow!(problems.join("; ")))?;
     let hub = shell::start(&settings, route)?;
-    let queue = Queue::start(file.record_dir.join(QUEUE_FILE), hub)?;
+    let queue = Queue::start(&file.record_dir.join(QUEUE_FILE), hub)?;
     if let Some((folder, write)) = settings.spool {
         pbx_ami::spool::start(folder, write, queue.clone())?;
     }

@@ -132,7 +132,7 @@ impl Client {
 pub fn action_text(action: &str, headers: &[(&str, &str)]) -> String {
     let mut text = format!("Action: {action}\r\nActionID: own\r\n");
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        text.extend([name, ": ", value, "\r\n"]);
     }
     text.push_str("\r\n");
     text

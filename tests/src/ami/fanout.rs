@@ -131,7 +131,7 @@ fn raise(load: Load, origin: Instant) -> Result<usize> {
     let mut answers = vec![0; 64 << 10];
     let started_at = Instant::now();
     while started_at.elapsed() < load.time {
-        let due = (started_at.elapsed().as_secs_f64() * number(load.rate)) as usize;
+        let due = started_at.elapsed().as_micros() as usize * load.rate / 1_000_000;
         if due > raised {
             let sent_at = origin.elapsed().as_micros().to_string();
             let mut headers = vec![("UserEvent", "Load"), ("SentAt", sent_at.as_str())];

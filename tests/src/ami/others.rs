@@ -1,4 +1,4 @@
-//! AMI clients that others wrote, unmodified, from where their users get them: PyPI, npm, Debian.
+//! AMI clients that others wrote, unmodified, from where their users get them: `PyPI`, npm, Debian.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -19,7 +19,7 @@ pub fn rate(stand: &Stand, door: Door, clients: usize, time: Duration) -> Result
         let one = || -> Result<(usize, Duration)> {
             let client = Client::connect(door);
             start.wait();
-            flood(client?, time)
+            flood(&client?, time)
         };
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..clients).map(|_| scope.spawn(one)).collect();
@@ -34,7 +34,7 @@ pub fn rate(stand: &Stand, door: Door, clients: usize, time: Duration) -> Result
 }
 
 /// Half of the depth is written when half of it is answered, so that there is always something to do.
-fn flood(client: Client, time: Duration) -> Result<(usize, Duration)> {
+fn flood(client: &Client, time: Duration) -> Result<(usize, Duration)> {
     let burst = action_text("Ping", &[]).repeat(DEPTH / 2).into_bytes();
     let mut stream = client.stream();
     let mut answers = Counter::default();

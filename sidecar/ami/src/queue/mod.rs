@@ -7,7 +7,7 @@ mod desk;
 mod record;
 mod store;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
@@ -82,8 +82,8 @@ impl std::fmt::Debug for Order {
 
 impl Queue {
     /// Opens the file and starts the queue's thread, which feeds the hub.
-    pub fn start(path: PathBuf, hub: Handle) -> Result<Self, StoreError> {
-        let store = Store::open(&path)?;
+    pub fn start(path: &Path, hub: Handle) -> Result<Self, StoreError> {
+        let store = Store::open(path)?;
         let (desk, unknown) = Desk::load(store.all()?, now_ms());
         store.write(&unknown, &[])?;
         let (orders, inbox) = mpsc::channel(ORDERS);

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::Shared;
-use crate::hub::Account;
+use crate::hub::{Account, Hub};
 
 /// To connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -72,7 +72,7 @@ pub(super) async fn keep(shared: Rc<Shared>, mut route: Route) {
             () = changed(&mut route) => Ok(()),
         };
         let was_ready = shared.hub.borrow().is_ready();
-        shared.apply(|hub, now| hub.upstream_lost(now));
+        shared.apply(Hub::upstream_lost);
         pause = if was_ready {
             PAUSES.0
         } else {

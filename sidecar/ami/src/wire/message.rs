@@ -225,7 +225,7 @@ impl Scan {
             }
             b'E' if self.list.is_none() => {
                 if let Some(value) = value_of(line, b"EventList") {
-                    self.list = list_mark(value);
+                    self.list = Some(list_mark(value));
                 }
             }
             b'A' if self.action_id.is_none() => {
@@ -241,12 +241,12 @@ impl Scan {
     }
 }
 
-fn list_mark(value: &[u8]) -> Option<ListMark> {
+fn list_mark(value: &[u8]) -> ListMark {
     if value.eq_ignore_ascii_case(b"start") {
-        return Some(ListMark::Start);
+        return ListMark::Start;
     }
     // `Cancelled` ends a list too.
-    Some(ListMark::End)
+    ListMark::End
 }
 
 #[cfg(test)]

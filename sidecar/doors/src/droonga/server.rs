@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_mins(10);
 /// After a failed `accept`, such as without free descriptors.
 const CALM: Duration = Duration::from_millis(50);
-const PIECE_BYTES: usize = 16 << 10;
+/// Read at once; it is part of each idle client.
+const PIECE_BYTES: usize = 4 << 10;
 
 /// Droonga's door. Cheap to clone.
 #[derive(Clone)]

@@ -402,7 +402,7 @@ impl Hub {
         let stranger = Duration::try_from(stranger)
             .ok()
             .filter(|rest| !rest.is_zero());
-        let silent = self.silences.next_death(&self.published, now.uptime);
+        let silent = self.silences.next_death(now.uptime);
         stranger.into_iter().chain(silent).min()
     }
 }
