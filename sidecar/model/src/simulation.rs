@@ -21,10 +21,9 @@ use crate::world::{MS, World};
 /// Within this time of the last fault somebody serves: the longest hold of the witness, watched, and a start.
 pub const RECOVERY: Duration = Duration::from_secs(22);
 
-/// After the last fault, and the last thaw, two serve for no longer than this: the rest of an authority of T.
-pub const CONTENTION: Duration = Duration::from_secs(1);
-/// The same with `onQuorumLoss: Continue`: pods were replaced meanwhile, and a stranger is looked up every two seconds at most.
-pub const CONTENTION_BY_CHOICE: Duration = Duration::from_secs(3);
+/// After the last fault, and the last thaw, two serve for no longer than this. Nodes that know each other need milliseconds; a
+/// stranger, whose pod was replaced meanwhile, is looked up in the Lease every two seconds at most.
+pub const CONTENTION: Duration = Duration::from_secs(3);
 
 /// From the recovery to the end: a newly made Lease is watched and freed, replaced pods are seated.
 const SETTLING_MS: u64 = 25_000;
@@ -325,11 +324,7 @@ fn check_causes(world: &World) -> Result<(), Failure> {
 
 /// Two serve only where a clock stood still, or where quorum is not asked for, and not for long after they can hear each other (R15).
 fn check_rivals(world: &World) -> Result<(), Failure> {
-    let longest = match world.on_quorum_loss {
-        OnQuorumLoss::Demote => CONTENTION,
-        OnQuorumLoss::Continue => CONTENTION_BY_CHOICE,
-    };
-    if world.longest_contention > longest.as_nanos() as u64 {
+    if world.longest_contention > CONTENTION.as_nanos() as u64 {
         let for_ms = world.longest_contention / MS;
         return Err(Failure::StillTwo { for_ms });
     }
