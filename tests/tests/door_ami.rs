@@ -107,22 +107,23 @@ fn is_in(client: &mut Client, channel: &str, exten: &str) -> bool {
     status.contains(&format!("Exten: {exten}\r\n"))
 }
 
+fn redirect(client: &mut Client, channel: &str, exten: &str) {
+    let to = [
+        ("Channel", channel),
+        ("Context", "default"),
+        ("Exten", exten),
+        ("Priority", "1"),
+    ];
+    ok(client, "Redirect", &to);
+}
+
 fn calls_are_made_moved_recorded_and_ended(stand: &Stand) {
     let (mut client, mut listener) = (client(stand, "off"), client(stand, "call"));
     let caller = call(&mut client, &mut listener, "hold");
     let on = ("Channel", caller.as_str());
     // To any destination, into a conference, to music, and out to another channel.
     for exten in ["music", "away", "meet"] {
-        ok(
-            &mut client,
-            "Redirect",
-            &[
-                on,
-                ("Context", "default"),
-                ("Exten", exten),
-                ("Priority", "1"),
-            ],
-        );
+        redirect(&mut client, &caller, exten);
         wait_until(exten, PATIENCE, || Ok(is_in(&mut client, &caller, exten))).unwrap();
     }
     let listed = || ("Conference", "room");
@@ -148,29 +149,11 @@ fn calls_are_made_moved_recorded_and_ended(stand: &Stand) {
     })
     .unwrap();
     // A live call out to another channel, by way of the dialplan, and back.
-    ok(
-        &mut client,
-        "Redirect",
-        &[
-            on,
-            ("Context", "default"),
-            ("Exten", "out"),
-            ("Priority", "1"),
-        ],
-    );
+    redirect(&mut client, &caller, "out");
     listener
         .wait_event(&["Event: DialEnd", "DestChannel: Local/away@default-"])
         .unwrap();
-    ok(
-        &mut client,
-        "Redirect",
-        &[
-            on,
-            ("Context", "default"),
-            ("Exten", "hold"),
-            ("Priority", "1"),
-        ],
-    );
+    redirect(&mut client, &caller, "hold");
     wait_until("back", PATIENCE, || Ok(is_in(&mut client, &caller, "hold"))).unwrap();
     let file = "/tmp/own-name.wav";
     ok(&mut client, "MixMonitor", &[on, ("File", file)]);

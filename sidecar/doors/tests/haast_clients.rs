@@ -118,7 +118,7 @@ fn actions_are_begun_or_refused_with_a_reason() {
 #[test]
 fn socat_is_greeted_and_told_the_valid_commands() {
     let node = start();
-    let said = node.socat("XXXX\n\n");
+    let said = node.socat("YYYY\n\n");
     assert_eq!(
         said,
         "haast socket interface v1.1\nready>\nresult: error\nreason: BadRequest\n\

@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_line_without_colon_is_refused_at_once_with_its_id() {
-        let refused = only("id: 7\nXXXX\n\n\n");
+        let refused = only("id: 7\nYYYY\n\n\n");
         assert_eq!(refused.id.as_deref(), Some("7"));
         assert_eq!(refused.command, Err(Problem::Unknown));
     }

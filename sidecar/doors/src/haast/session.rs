@@ -190,8 +190,8 @@ mod tests {
         let refused = format!(
             "\nresult: error\nreason: BadRequest\nmessage: invalid command\n{list}\nready>"
         );
-        assert_eq!(answer_to(&mut session, "XXXX\n\n"), refused);
-        assert_eq!(answer_to(&mut session, "command: XXXX\n\n"), refused);
+        assert_eq!(answer_to(&mut session, "YYYY\n\n"), refused);
+        assert_eq!(answer_to(&mut session, "command: YYYY\n\n"), refused);
         assert_eq!(
             answer_to(&mut session, "command: help\n\n"),
             format!("\nresult: ok\n{list}\nready>")

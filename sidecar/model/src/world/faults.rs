@@ -223,6 +223,12 @@ impl World {
         }
     }
 
+    fn api_down(&mut self, for_ns: u64) {
+        for pod in &mut self.pods {
+            pod.api_cut_until = pod.api_cut_until.max(self.now + for_ns);
+        }
+    }
+
     /// Makes it happen now.
     pub fn inflict(&mut self, fault: Fault) {
         match fault {
@@ -264,11 +270,7 @@ impl World {
                 let pod = self.pod_in(seat);
                 self.pods[pod].api_cut_until = self.now + for_ns;
             }
-            Fault::ApiDown { for_ns } => {
-                for pod in &mut self.pods {
-                    pod.api_cut_until = pod.api_cut_until.max(self.now + for_ns);
-                }
-            }
+            Fault::ApiDown { for_ns } => self.api_down(for_ns),
             Fault::AsteriskDies { seat } => self.kill_asterisk(self.pod_in(seat)),
             Fault::ActiveAsteriskDies => self.active_suffers(World::kill_asterisk),
             Fault::Switchover => self.active_suffers(|world, pod| {
