@@ -127,11 +127,7 @@ impl Metrics {
                 "heartbeat_copies",
                 "Authentic heartbeat datagrams that had come over another link before",
             ),
-            dropped: registered(
-                all,
-                "heartbeat_dropped",
-                "Heartbeat datagrams dropped, by reason",
-            ),
+            dropped: registered(all, "heartbeat_dropped", "Datagrams dropped, by reason"),
             active: registered(all, "active", "1 while this node serves"),
             epoch: registered(all, "epoch", "Highest epoch seen"),
             moves: registered(

@@ -74,7 +74,7 @@ const TARGETS: [Target; 6] = [
         samples: &[
             b"id: 123\ncommand:getstatus\n\n",
             b"token: s\r\ncommand: switchover\r\nto: office-1\r\nstrategy: drain\r\n\r\n",
-            b"XXXX\n\n",
+            b"YYYY\n\n",
         ],
         fuzz_one: haast::fuzz_one,
     },

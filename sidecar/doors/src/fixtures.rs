@@ -66,8 +66,6 @@ pub fn report(name: &str, role: ReportedRole) -> Report {
             version: Some("22.10.1".into()),
         },
         config_hash: None,
-        health: pbx_crds::health::HealthStatus::default(),
-        switchover: None,
         links: Vec::new(),
         holds_witness: false,
         terminating: false,

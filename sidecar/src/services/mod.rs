@@ -17,41 +17,34 @@ mod tell;
 mod traffic;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use pbx_core::{
-    ApiCall, BootTime, CallId, Cause, Command, Condition, Epoch, Input, Notice, Role, Seat,
-};
+use pbx_core::{ApiCall, BootTime, CallId, Command, Condition, Epoch, Input, Seat};
 use pbx_crds::cluster::StandbyMode;
-use pbx_crds::health::HealthStatus;
 use pbx_crds::ledger::Ledger;
 use pbx_crds::report::{Problem, Report};
-use pbx_crds::switchover::{HookEvent, LiveSettings, SwitchoverStatus};
+use pbx_crds::switchover::{LiveSettings, SwitchoverStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::api_watch;
 use crate::asterisk::config::ConfigError;
 use crate::asterisk::reload::{Rollover, TELL_INTERVAL};
-use crate::asterisk::supervisor::{Phase, Supervisor};
+use crate::asterisk::supervisor::Supervisor;
 use crate::asterisk::{Booted, Configured, files};
 use crate::config::Checked;
 use crate::daemon::{CoreView, FromCore, ToCore};
 use crate::drills::Schedule;
 use crate::health::Reading;
-use crate::history::{History, Promotion, crd_cause};
+use crate::history::History;
 use crate::hooks::Hooks;
 use crate::kubernetes::KubeError;
 use crate::kubernetes::lease::WitnessLease;
 use crate::kubernetes::resource::Wanted;
 use crate::kubernetes::slice::{Traffic, TrafficView};
-use crate::metrics::{Metrics, Reason};
+use crate::metrics::Metrics;
 use crate::recorder::entry::Mark;
-use crate::report::{Known, build_report, slow_link, without_quorum};
 use crate::request_file;
 use crate::switchover::Desk;
 

@@ -1,6 +1,15 @@
 //! What the services do about what the core tells.
 
-use super::*;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use pbx_core::{Cause, Epoch, Notice};
+use pbx_crds::switchover::HookEvent;
+
+use super::{End, Services, moves};
+use crate::daemon::ToCore;
+use crate::history::{Promotion, crd_cause};
 
 impl Services {
     pub(super) fn on_notice(&mut self, notice: Notice) {

@@ -1,6 +1,19 @@
 //! What the services tell: the core of this node's condition, everybody of its state, the metrics of the past.
 
-use super::*;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pbx_core::{Condition, Input, Role};
+use pbx_crds::cluster::StandbyMode;
+use pbx_crds::health::HealthStatus;
+use pbx_crds::report::Report;
+
+use super::{End, Services};
+use crate::asterisk::supervisor::Phase;
+use crate::config::Checked;
+use crate::history::History;
+use crate::metrics::Reason;
+use crate::report::{Known, build_report, slow_link, without_quorum};
 
 impl Services {
     pub(super) fn tell_condition(&mut self) {
