@@ -49,10 +49,10 @@ use crate::switchover::{DrillSpec, FailoverMode, HookSpec, SwitchoverSpec};
 #[serde(rename_all = "camelCase")]
 pub struct PbxClusterSpec {
     /// Number of nodes (pods), 2 to 5. With 2 or 4 a Lease object is the deciding vote, with 3 or 5 the nodes alone decide.
-    /// It cannot be changed once the cluster is made.
+    /// It can be changed between 2 and 3, and between 4 and 5, while the cluster serves; other sizes need a new cluster.
     #[serde(default = "default_nodes")]
     #[schemars(range(min = 2, max = 5))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("nodes cannot be changed: make a new PbxCluster with the new number and move the phones to it"))]
+    #[x_kube(validation = Rule::new("self + (self + 1) % 2 == oldSelf + (oldSelf + 1) % 2").message("nodes can be changed between 2 and 3, and between 4 and 5: for another size make a new PbxCluster and move the phones to it"))]
     pub nodes: u8,
     /// Asterisk itself: image, configuration and placement.
     pub asterisk: AsteriskSpec,
@@ -348,6 +348,11 @@ pub struct FailoverSpec {
     /// How long a node that was never heard counts as starting rather than dead, at least deadtime. Default: 30s.
     #[serde(default = "default_initdead")]
     pub initdead: ShortDuration,
+    /// What the active node does when it has no quorum any more: `Demote` stops it in time, so that at most one node ever serves;
+    /// `Continue` lets it serve on, and then two can serve at the same time, until they hear each other: the one that was promoted
+    /// first stops. Default: Demote.
+    #[serde(default)]
+    pub on_quorum_loss: OnQuorumLoss,
     /// Name of the node (such as office-0) that is to be active whenever it can. Default: none; the active stays where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
@@ -360,6 +365,16 @@ pub struct FailoverSpec {
     pub switchover: SwitchoverSpec,
 }
 
+/// What the active node does without a quorum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnQuorumLoss {
+    /// It stops: safety before service.
+    #[default]
+    Demote,
+    /// It serves on: service before safety.
+    Continue,
+}
+
 impl Default for FailoverSpec {
     fn default() -> Self {
         Self {
@@ -367,6 +382,7 @@ impl Default for FailoverSpec {
             warntime: default_warntime(),
             deadtime: default_deadtime(),
             initdead: default_initdead(),
+            on_quorum_loss: OnQuorumLoss::Demote,
             preferred_node: None,
             mode: FailoverMode::default(),
             switchover: SwitchoverSpec::default(),

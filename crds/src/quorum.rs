@@ -65,8 +65,8 @@ impl SeatsRecord {
     }
 
     /// The map that a status remembers, for a Lease made again (R9): requests stay requests.
-    pub fn from_status(status: &WitnessStatus, count: u8) -> Self {
-        let mut map = Self::empty(count);
+    pub fn from_status(status: &WitnessStatus) -> Self {
+        let mut map = Self::empty(status.seats.len() as u8);
         for (seat, occupant) in map.occupants.iter_mut().enumerate() {
             *occupant = status
                 .seats
@@ -91,7 +91,20 @@ impl QuorumRecord {
         }
     }
 
-    /// The content of a Lease that was made again: everyone observes it before taking it (R9).
+    /// The content of a Lease that was made again, from what the status remembers. Everyone observes it before taking it (R9),
+    /// unless its number of seats is odd, and was before: then nobody held the lost one.
+    pub fn made_again(epoch: u64, status: &WitnessStatus) -> Self {
+        let made = Self::created(epoch, SeatsRecord::from_status(status));
+        if made.seats.count.is_multiple_of(2) || status.resizing {
+            return made;
+        }
+        Self {
+            holder: HolderRecord::Nobody,
+            ..made
+        }
+    }
+
+    /// The content of a Lease that everyone observes before taking it (R9).
     pub fn created(epoch: u64, seats: SeatsRecord) -> Self {
         Self {
             holder: HolderRecord::Created,
@@ -127,13 +140,28 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_made_again_is_free_only_where_nobody_can_have_held_the_lost_one() {
+        let made = |count: usize, resizing: bool| {
+            let status = WitnessStatus {
+                seats: vec![String::new(); count],
+                resizing,
+                ..WitnessStatus::default()
+            };
+            QuorumRecord::made_again(7, &status).holder
+        };
+        assert_eq!(made(3, false), HolderRecord::Nobody);
+        assert_eq!(made(3, true), HolderRecord::Created);
+        assert_eq!(made(2, false), HolderRecord::Created);
+    }
+
+    #[test]
     fn a_map_from_the_status_keeps_occupants_and_requests() {
         let status = WitnessStatus {
-            seats: vec!["uid-a".into(), String::new()],
+            seats: vec!["uid-a".into(), String::new(), String::new()],
             requested: vec![0],
             ..WitnessStatus::default()
         };
-        let map = SeatsRecord::from_status(&status, 3);
+        let map = SeatsRecord::from_status(&status);
         assert_eq!(map.occupants, [Some("uid-a".to_owned()), None, None]);
         assert_eq!(map.requested, [true, false, false]);
     }

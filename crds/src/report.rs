@@ -22,6 +22,9 @@ pub struct Report {
     pub detail: String,
     /// Since when it has this role.
     pub since: Time,
+    /// When its sidecar began; a sidecar of an earlier version does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
     /// The highest epoch it has seen; of an active, the epoch it serves under.
     pub epoch: i64,
     /// The node it takes for active.
@@ -64,6 +67,9 @@ pub enum ReportedRole {
     Standby,
 }
 
+/// The reason of a problem that another node may share unseen: serving on by `onQuorumLoss: Continue`.
+pub const WITHOUT_QUORUM: &str = "WithoutQuorum";
+
 /// The reason of a problem that takes nothing away yet: a path that the timing rules do not bear.
 pub const LINK_TOO_SLOW: &str = "LinkTooSlow";
 
@@ -71,7 +77,7 @@ pub const LINK_TOO_SLOW: &str = "LinkTooSlow";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// Stable, `CamelCase`: AsteriskCrashLoop, ConfigInvalid, TrafficFailed, ApiUnreachable, LinkTooSlow.
+    /// Stable, `CamelCase`: AsteriskCrashLoop, ConfigInvalid, TrafficFailed, ApiUnreachable, WithoutQuorum, LinkTooSlow.
     pub reason: String,
     /// What is wrong, naming the object, and what to change.
     pub message: String,

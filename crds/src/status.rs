@@ -236,6 +236,9 @@ pub struct WitnessStatus {
     /// UID of the occupant (pod) of each seat, as last read from the Lease; empty: nobody.
     #[serde(default)]
     pub seats: Vec<String>,
+    /// The number of seats is being changed: the Lease may not have it yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resizing: bool,
     /// Seats whose occupant was asked to leave for good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requested: Vec<u8>,

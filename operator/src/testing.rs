@@ -4,6 +4,7 @@ use clap::Parser as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource as _;
+use pbx_crds::health::HealthStatus;
 use pbx_crds::ledger::Ledger;
 use pbx_crds::report::{Report, ReportedRole};
 use pbx_crds::status::{AsteriskState, AsteriskStatus, FailoverRecord, LinkState, LinkStatus};
@@ -138,6 +139,7 @@ pub fn report(name: &str) -> NodeReport {
         },
         detail: if is_active { "Serving" } else { "Ready" }.into(),
         since: Time(ago(600)),
+        started_at: None,
         epoch: 4,
         active: Some("office-0".into()),
         ready: true,

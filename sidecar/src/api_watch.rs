@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use kube::Api;
 use kube::api::{WatchEvent, WatchParams};
-use pbx_core::{ApiCall, Seat};
+use pbx_core::{ApiAnswer, ApiCall, Holder, Seat};
 use pbx_crds::PbxCluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
@@ -43,7 +43,7 @@ pub fn spawn(
     if let Some(traffic) = objects.traffic.clone() {
         spawn_local(watch_traffic(traffic, done.clone()));
     }
-    spawn_local(probe(objects.clone(), done.clone()));
+    spawn_local(probe(objects.clone(), view.clone(), done.clone()));
     spawn_local(watch_resource(objects.clone(), checked.clone(), done));
     spawn_local(look_for_peers(objects, checked, view, to_core));
 }
@@ -83,15 +83,27 @@ async fn follow(traffic: &Traffic, version: &str, done: &mpsc::Sender<Done>) {
     }
 }
 
-async fn probe(objects: Objects, done: mpsc::Sender<Done>) {
+async fn probe(objects: Objects, view: watch::Receiver<CoreView>, done: mpsc::Sender<Done>) {
     loop {
-        let is_reachable =
-            match tokio::time::timeout(PROBE_DEADLINE, objects.lease.call(&ApiCall::Read)).await {
-                Ok((_, is_reachable)) => is_reachable,
-                Err(_) => false,
-            };
+        let reading = objects.lease.call(&ApiCall::Read);
+        let (answer, is_reachable) = tokio::time::timeout(PROBE_DEADLINE, reading)
+            .await
+            .unwrap_or((ApiAnswer::Failed, false));
+        if is_news(&answer, &view.borrow()) {
+            let _ = done.send(Done::SeatsDiffer).await;
+        }
         let _ = done.send(Done::ApiReachable(is_reachable)).await;
         tokio::time::sleep(if is_reachable { PROBE_INTERVAL } else { RETRY }).await;
+    }
+}
+
+/// The operator changes the number of seats, or has made a lost Lease anew, when nothing else would make the core read it.
+fn is_news(answer: &ApiAnswer, view: &CoreView) -> bool {
+    match (answer, view.seats) {
+        (ApiAnswer::Lease(lease), Some(seats)) => {
+            lease.content.holder == Holder::Created || lease.content.seats != seats
+        }
+        _ => false,
     }
 }
 
@@ -181,14 +193,19 @@ async fn look_for_peers(
 }
 
 fn silent_peers(checked: &Checked, view: &CoreView) -> Vec<Seat> {
-    let nodes = checked.file.nodes.iter().enumerate();
-    nodes
-        .filter(|(at, peer)| {
-            peer.address.is_none()
-                && !view.is_peer_up[*at]
-                && Seat(*at as u8) != checked.settings.seat
+    let count = view
+        .seats
+        .map_or(checked.settings.nodes, |seats| seats.count);
+    let has_address = |seat: usize| {
+        let node = checked.file.nodes.get(seat);
+        node.is_some_and(|node| node.address.is_some())
+    };
+    (0..count)
+        .map(Seat)
+        .filter(|seat| {
+            let at = usize::from(seat.0);
+            *seat != checked.settings.seat && !view.is_peer_up[at] && !has_address(at)
         })
-        .map(|(at, _)| Seat(at as u8))
         .collect()
 }
 

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use pbx_core::{Incarnation, MAX_NODES, Occupant, Seat, Seats, Settings, Timing};
-use pbx_crds::sidecar_config::SidecarConfig;
+use pbx_core::{Incarnation, MAX_NODES, Occupant, OnQuorumLoss, Seat, Seats, Settings, Timing};
+use pbx_crds::sidecar_config::{PeerConfig, SidecarConfig};
 use pbx_crds::{names, timing};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -90,15 +90,15 @@ pub struct Checked {
     pub endpoint: Option<OwnEndpoint>,
     /// The links to the peers.
     pub links: Vec<LinkPlan>,
+    /// Names of the nodes by seat: of pods all that may ever come, since their number can change.
+    pub names: Vec<String>,
 }
 
 impl Checked {
     /// Name of the node in `seat`.
     pub fn name_of(&self, seat: Seat) -> String {
-        self.file
-            .nodes
-            .get(usize::from(seat.0))
-            .map_or_else(|| format!("seat {}", seat.0), |node| node.name.clone())
+        let name = self.names.get(usize::from(seat.0));
+        name.map_or_else(|| format!("seat {}", seat.0), Clone::clone)
     }
 }
 
@@ -145,6 +145,7 @@ fn check(
     let (Some(key), []) = (key, &problems[..]) else {
         return Err(problems);
     };
+    let names = names_by_seat(&file);
     let settings = Settings {
         seat,
         occupant: occupant(&uid),
@@ -152,6 +153,10 @@ fn check(
         timing,
         traffic_needs_api: endpoint.is_some(),
         preferred_seat,
+        on_quorum_loss: match file.failover.on_quorum_loss {
+            pbx_crds::cluster::OnQuorumLoss::Demote => OnQuorumLoss::Demote,
+            pbx_crds::cluster::OnQuorumLoss::Continue => OnQuorumLoss::Continue,
+        },
         fixed_seats: file.kubernetes.is_none().then(|| fixed_seats(&file)),
     };
     Ok(Checked {
@@ -163,7 +168,18 @@ fn check(
         plan,
         endpoint,
         links,
+        names,
     })
+}
+
+fn names_by_seat(file: &SidecarConfig) -> Vec<String> {
+    let mut names: Vec<String> = file.nodes.iter().map(|node| node.name.clone()).collect();
+    let is_placed = |node: &PeerConfig| node.address.is_some() || !node.addresses.is_empty();
+    if file.kubernetes.is_some() && !file.nodes.iter().any(is_placed) {
+        let more = names.len()..MAX_NODES;
+        names.extend(more.map(|seat| names::pod(&file.cluster, seat as u8)));
+    }
+    names
 }
 
 fn own_name(file: &SidecarConfig, environment: &Environment, problems: &mut Vec<String>) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pbx_core::{
     ApiCall, Body, BootTime, CallId, Cause, Command, Effect, FoundAtStart, Input, Message, Node,
-    Notice, Role, Seat, Start, View,
+    Notice, Role, Seat, Seats, Start, View,
 };
 use pbx_guard::protocol::Event;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -96,6 +96,8 @@ pub struct CoreView {
     pub active: Option<Seat>,
     /// Whether it counts on the witness.
     pub holds_witness: bool,
+    /// It serves without a quorum (`onQuorumLoss: Continue`).
+    pub is_without_quorum: bool,
     /// Whether each peer was heard within warntime.
     pub is_peer_up: [bool; pbx_core::MAX_NODES],
     /// Whether each peer could take over, as it says within warntime.
@@ -104,8 +106,8 @@ pub struct CoreView {
     pub is_peer_known: [bool; pbx_core::MAX_NODES],
     /// How the links to each peer are.
     pub links: LinkViews,
-    /// Whether this node sits in its seat.
-    pub is_seated: bool,
+    /// The seat map that the core goes by; none before it sits in its seat.
+    pub seats: Option<Seats>,
     /// Where each peer was heard last, by link.
     pub addresses: Addresses,
 }
@@ -432,11 +434,12 @@ pub fn view_before_start() -> CoreView {
         epoch: 0,
         active: None,
         holds_witness: false,
+        is_without_quorum: false,
         is_peer_up: [false; pbx_core::MAX_NODES],
         is_peer_ready: [false; pbx_core::MAX_NODES],
         is_peer_known: [false; pbx_core::MAX_NODES],
         links: LinkViews::default(),
-        is_seated: false,
+        seats: None,
         addresses: Addresses::default(),
     }
 }
@@ -448,6 +451,7 @@ fn core_view(view: &View, now: BootTime, warntime: Duration, links: LinkViews) -
         epoch: view.epoch.unwrap_or(view.highest_epoch).0,
         active: view.active.map(|(seat, _)| seat),
         holds_witness: view.holds_witness,
+        is_without_quorum: view.is_without_quorum,
         is_peer_up: view.peers.map(|peer| {
             peer.heard_at
                 .is_some_and(|heard_at| now.since(heard_at) < warntime)
@@ -458,7 +462,7 @@ fn core_view(view: &View, now: BootTime, warntime: Duration, links: LinkViews) -
         }),
         is_peer_known: view.peers.map(|peer| peer.heard_at.is_some()),
         links,
-        is_seated: view.seats.is_some(),
+        seats: view.seats,
         addresses: Addresses::default(),
     }
 }

@@ -213,6 +213,13 @@ mod tests {
     }
 
     #[test]
+    fn the_twins_of_a_cause_have_one_name() {
+        for cause in crate::peer::codec::CAUSES {
+            assert_eq!(crd_cause(cause).as_str(), format!("{cause:?}"));
+        }
+    }
+
+    #[test]
     fn parts_fit_a_datagram_and_make_the_ledger_whole_in_any_order() {
         let folder = tempfile::tempdir().unwrap();
         let mut ours = history(&folder, "a-node-with-a-name-as-long-as-the-rules-allow-0");

@@ -51,14 +51,8 @@ pub struct Metrics {
     pub suppressed: Family<Reason, Counter>,
     /// What became of telling hooks.
     pub hooks: Family<Reason, Counter>,
-    /// The sum of the sensors' points.
-    pub health_score: Gauge,
-    /// 0 Good, 1 Warning, 2 Critical, 3 Failure.
-    pub health_level: Gauge,
-    /// 1 of a sensor that is not well.
-    pub sensor_failing: Family<SensorLabel, Gauge>,
-    /// What a sensor read, in figures.
-    pub sensor_values: Family<SensorLabel, Seconds>,
+    /// Health, and what it comes from.
+    pub health: HealthMetrics,
     /// Calls that a planned move waits for.
     pub calls_left: Gauge,
     /// Digest of this node's ledger, sent with every beat.
@@ -183,18 +177,7 @@ impl Metrics {
                 "Moves that were not made, by reason",
             ),
             hooks: registered(all, "hooks", "What became of telling hooks"),
-            health_score: registered(
-                all,
-                "health_score",
-                "Sum of the sensors' points; higher is worse",
-            ),
-            health_level: registered(
-                all,
-                "health_level",
-                "Level of this node's health: 0 Good, 1 Warning, 2 Critical, 3 Failure",
-            ),
-            sensor_failing: registered(all, "sensor_failing", "1 of a sensor that is not well"),
-            sensor_values: registered(all, "sensor_value", "What a sensor read, in its own unit"),
+            health: HealthMetrics::new(all),
             calls_left: registered(all, "calls_left", "Calls that a planned move waits for"),
             ledger_digest: Arc::default(),
             last_step_at_ns: Arc::default(),
@@ -226,16 +209,48 @@ impl Metrics {
             sensor: name.to_owned(),
         };
         let is_well = matches!(reading.verdict, Verdict::Good | Verdict::Skipped);
-        let failing = self.sensor_failing.get_or_create(&label);
+        let failing = self.health.sensor_failing.get_or_create(&label);
         failing.set(i64::from(!is_well));
         if let Some(value) = reading.value {
-            self.sensor_values.get_or_create(&label).set(value);
+            self.health.sensor_values.get_or_create(&label).set(value);
         }
     }
 
     /// Counts one of `family` under `reason`.
     pub fn count(family: &Family<Reason, Counter>, reason: &'static str) {
         family.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+/// Health, and what it comes from.
+#[derive(Clone)]
+pub struct HealthMetrics {
+    /// The sum of the sensors' points.
+    pub score: Gauge,
+    /// 0 Good, 1 Warning, 2 Critical, 3 Failure.
+    pub level: Gauge,
+    /// 1 of a sensor that is not well.
+    pub sensor_failing: Family<SensorLabel, Gauge>,
+    /// What a sensor read, in figures.
+    pub sensor_values: Family<SensorLabel, Seconds>,
+}
+
+impl HealthMetrics {
+    fn new(all: &mut Registry) -> Self {
+        Self {
+            score: registered(
+                all,
+                "health_score",
+                "Sum of the sensors' points; higher is worse",
+            ),
+            level: registered(
+                all,
+                "health_level",
+                "Level of this node's health: 0 Good, 1 Warning, 2 Critical, 3 Failure",
+            ),
+            sensor_failing: registered(all, "sensor_failing", "1 of a sensor that is not well"),
+            sensor_values: registered(all, "sensor_value", "What a sensor read, in its own unit"),
+        }
     }
 }
 

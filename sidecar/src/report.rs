@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use pbx_core::Role;
 use pbx_crds::health::HealthStatus;
 use pbx_crds::ledger::Ledger;
-use pbx_crds::report::{LINK_TOO_SLOW, Problem, Report, ReportedRole};
+use pbx_crds::report::{LINK_TOO_SLOW, Problem, Report, ReportedRole, WITHOUT_QUORUM};
 use pbx_crds::status::{AsteriskState, AsteriskStatus, LinkState, LinkStatus};
 use pbx_crds::switchover::SwitchoverStatus;
 
@@ -57,6 +57,9 @@ pub fn build_report(checked: &Checked, known: &Known<'_>, before: Option<&Report
         role,
         detail: detail(known).into(),
         since,
+        started_at: before
+            .and_then(|before| before.started_at.clone())
+            .or_else(|| Some(Time(Timestamp::now()))),
         epoch: known.view.epoch.cast_signed(),
         active: known.view.active.map(|seat| checked.name_of(seat)),
         ready: known.is_ready && is_voting(known.view.role),
@@ -103,6 +106,16 @@ fn asterisk_state(phase: Phase) -> AsteriskState {
         Phase::Starting => AsteriskState::Starting,
         Phase::Booted | Phase::Draining => AsteriskState::Running,
     }
+}
+
+/// It serves by its own decision: the other nodes, or the API server, are out of its reach.
+pub fn without_quorum(view: &CoreView) -> Option<Problem> {
+    view.is_without_quorum.then(|| Problem {
+        reason: WITHOUT_QUORUM.into(),
+        message: "serving without a quorum, since failover.onQuorumLoss is Continue: another node may serve too; \
+                  mend the network between the nodes, or the way to the API server"
+            .into(),
+    })
 }
 
 /// Each link to each peer that was ever heard.
@@ -155,8 +168,8 @@ fn peers_heard<'a>(
     view: &'a CoreView,
 ) -> impl Iterator<Item = (usize, &'a str)> {
     let own = usize::from(checked.settings.seat.0);
-    let nodes = checked.file.nodes.iter().enumerate();
+    let nodes = checked.names.iter().enumerate();
     nodes
         .filter(move |(seat, _)| *seat != own && view.is_peer_known[*seat])
-        .map(|(seat, node)| (seat, node.name.as_str()))
+        .map(|(seat, name)| (seat, name.as_str()))
 }

@@ -27,7 +27,7 @@ use crate::slow_path::SlowPath;
 mod setup;
 
 pub use setup::TOKEN;
-use setup::bound_config;
+use setup::{HAAST_SOCKET, bound_config};
 
 const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 65, 0);
 /// The floating address of every set of hosts that has one.
@@ -156,6 +156,16 @@ impl BareHosts {
     /// The switch that they are on, the clients behind the hosts.
     pub fn lan(&self) -> &Lan {
         &self.lan
+    }
+
+    /// The socket of a host's HAAst door.
+    pub fn haast_socket(&self, index: usize) -> PathBuf {
+        self.home(index).join(HAAST_SOCKET)
+    }
+
+    /// The folder of a host that is to be `/run/heartbeat` for its clients.
+    pub fn heartbeat_folder(&self, index: usize) -> PathBuf {
+        self.home(index).join("heartbeat")
     }
 
     /// What the sidecar of a host says, asked on the host itself.

@@ -1,4 +1,4 @@
-//! Clients of other systems, unmodified, as their users install them: PyPI's `websockets` and `fluent-logger`, npm's
+//! Clients of other systems, unmodified, as their users install them: `PyPI`'s `websockets` and `fluent-logger`, npm's
 //! `@fluent-org/logger`; and small programs that use them (`assets/clients`). Needs python3 with venv, node and npm.
 
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub fn python(script: &str) -> Result<[PathBuf; 2]> {
     Ok([folder.join("bin/python3"), asset(script)])
 }
 
-/// A program of `assets/clients` for node, and the folder of its packages (for NODE_PATH).
+/// A program of `assets/clients` for node, and the folder of its packages (for `NODE_PATH`).
 pub fn node(script: &str) -> Result<[PathBuf; 2]> {
     let folder = cached(&format!("clients-npm-{VERSION}"), |scratch| {
         let step = Step::begin("Node clients: installing from npm", "20 s");

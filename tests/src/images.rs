@@ -14,7 +14,7 @@ use layer::{HashingWriter, digest_of};
 mod layer;
 mod project;
 
-pub use project::{Profile, ProjectImages, build_programs, build_project_images};
+pub use project::{Profile, ProjectImages, build_ami_hub, build_programs, build_project_images};
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";

@@ -4,6 +4,7 @@
 //! [`sidecar_log`]). Used by the tests and by `cargo xtask`. Everything here blocks;
 //! an async test calls it through `spawn_blocking`.
 
+pub mod ami;
 pub mod asterisk_chroot;
 pub mod bare_hosts;
 pub mod call;
@@ -15,6 +16,7 @@ pub mod failover;
 pub mod http;
 pub mod images;
 pub mod kube_build;
+pub mod linux_ha;
 pub mod measure;
 pub mod netns;
 pub mod office;

@@ -39,6 +39,8 @@ pub enum Goal {
     Median(f64),
     /// The largest is at most this.
     Max(f64),
+    /// The median is at least this.
+    AtLeast(f64),
     /// It is told, not judged.
     None,
 }
@@ -63,6 +65,7 @@ impl Figure {
         let is_within = match goal {
             Goal::Median(most) => median <= most,
             Goal::Max(most) => max <= most,
+            Goal::AtLeast(least) => median >= least,
             Goal::None => true,
         };
         Self {
@@ -88,6 +91,7 @@ pub fn markdown_table(figures: &[Figure]) -> String {
         let goal = match figure.goal {
             Goal::Median(most) => format!("median ≤ {most} {}", figure.unit),
             Goal::Max(most) => format!("≤ {most} {}", figure.unit),
+            Goal::AtLeast(least) => format!("median ≥ {least} {}", figure.unit),
             Goal::None => "-".to_owned(),
         };
         let met = match (figure.met, figure.failed_runs.len()) {

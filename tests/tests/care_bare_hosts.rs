@@ -1,5 +1,7 @@
 //! Asterisk under care, on real parts without Kubernetes: hung, sick, drained, reloaded, told of.
 
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
 use std::fs;
 use std::time::Duration;
 

@@ -1,10 +1,11 @@
 //! SysAdm's events, Droonga's system.status, HTTP's events and actions, on three hosts with a real Asterisk each: unmodified
-//! clients from PyPI and npm, through a switchover and a failover.
+//! clients from `PyPI` and npm, through a switchover and a failover.
 
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pbx_tests::bare_hosts::{BareHosts, TOKEN};
 use pbx_tests::clients::{node, python, said};
@@ -12,14 +13,14 @@ use pbx_tests::cluster::wait_until;
 use pbx_tests::progress::output_of;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 #[test]
 fn unmodified_clients_see_a_switchover_and_a_failover() {
     let hosts = BareHosts::start("doors", 3).unwrap();
     let first = hosts.wait_whole(PATIENCE).unwrap();
     let watcher = hosts_other_than(&hosts, first)[0];
-    let sysadm = start_sysadm(&hosts, watcher, "sysadm", 12);
+    let sysadm = start_sysadm(&hosts, watcher, "sysadm", 40);
     let events = start_events(&hosts, watcher);
     reports_of_peers_are_known(&hosts, watcher);
 
@@ -47,6 +48,78 @@ fn unmodified_clients_see_a_switchover_and_a_failover() {
     sysadm_was_told(&lines_of(sysadm));
     events_were_told(events, third);
     a_bridge_reaches_the_others(&hosts, watcher, survivor);
+}
+
+#[test]
+fn a_crowd_that_never_reads_slows_no_failover_and_costs_little() {
+    const CROWD: u64 = 100;
+    let hosts = BareHosts::start("crowd", 3).unwrap();
+    let first = hosts.wait_whole(PATIENCE).unwrap();
+    let quiet = failover_of(&hosts, first);
+    let second = hosts.wait_whole(PATIENCE).unwrap();
+    let before: Vec<u64> = (0..hosts.count())
+        .map(|index| resident_kib(&hosts, index))
+        .collect();
+    let crowds: Vec<Child> = (0..hosts.count())
+        .map(|index| start_crowd(&hosts, index, CROWD))
+        .collect();
+    let crowded = failover_of(&hosts, second);
+    println!("failover {quiet:?} without a crowd, {crowded:?} with one");
+    assert!(
+        crowded < Duration::from_millis(800),
+        "as long as silence takes"
+    );
+    let third = hosts.wait_whole(PATIENCE).unwrap();
+    for (index, before) in before.into_iter().enumerate() {
+        let grown = resident_kib(&hosts, index).saturating_sub(before);
+        println!("{grown} KiB for {CROWD} stalled websockets and as many half requests");
+        assert!(grown < CROWD * 64, "64 KiB for each stalled client");
+    }
+    for mut crowd in crowds {
+        drop(crowd.stdin.take());
+        assert!(crowd.wait().unwrap().success());
+    }
+    assert_eq!(hosts.actives(), [third]);
+}
+
+/// From the kill of the active's Asterisk until another says that it is active.
+fn failover_of(hosts: &BareHosts, active: usize) -> Duration {
+    let began = Instant::now();
+    hosts.kill_asterisk(active).unwrap();
+    wait_until("another active", Duration::from_secs(5), || {
+        Ok(hosts.actives().iter().any(|index| *index != active))
+    })
+    .unwrap();
+    began.elapsed()
+}
+
+fn start_crowd(hosts: &BareHosts, index: usize, count: u64) -> Child {
+    let [interpreter, script] = python("crowd.py").unwrap();
+    let address = hosts.host(index).address.to_string();
+    let mut client = hosts.host(index).command(&interpreter.to_string_lossy());
+    client
+        .arg(script)
+        .args([&address, "8081", TOKEN, &count.to_string()]);
+    let mut crowd = client
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let output = crowd.stdout.as_mut().unwrap();
+    BufReader::new(output).read_line(&mut said).unwrap();
+    assert_eq!(said, "ready\n");
+    crowd
+}
+
+fn resident_kib(hosts: &BareHosts, index: usize) -> u64 {
+    let sidecar = hosts.sidecar(index).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", sidecar.pid)).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 fn hosts_other_than(hosts: &BareHosts, index: usize) -> Vec<usize> {
@@ -241,7 +314,7 @@ fn check_status(hosts: &BareHosts, body: &Value, reporter: usize, active: usize)
 fn fluentd_loggers_are_answered(hosts: &BareHosts, index: usize) {
     let active = hosts.actives()[0];
     let address = hosts.host(index).address.to_string();
-    let [interpreter, script] = python("fluent.py").unwrap();
+    let [interpreter, script] = python("ask_droonga.py").unwrap();
     let mut client = hosts.host(index).command(&interpreter.to_string_lossy());
     let lines = said(client.arg(script).args([&address, "10031", &address])).unwrap();
     let told: Value = serde_json::from_str(&lines[0]).unwrap();
@@ -250,7 +323,7 @@ fn fluentd_loggers_are_answered(hosts: &BareHosts, index: usize) {
     assert_eq!(told["record"]["inReplyTo"], "request-1");
     check_status(hosts, &told["record"]["body"], index, active);
 
-    let [script, packages] = node("fluent.js").unwrap();
+    let [script, packages] = node("ask_droonga.js").unwrap();
     let mut client = hosts.host(index).command("node");
     client.env("NODE_PATH", packages).arg(script);
     let lines = said(client.args([&address, "10031", &address])).unwrap();

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use pbx_doors::{channel, droonga, sysadm};
+use pbx_doors::{channel, droonga, haast, heartbeat, sysadm};
 
 /// Inputs stay below this: the codecs' bounds are tested by name.
 const MAX_BYTES: usize = 4096;
@@ -36,10 +36,19 @@ struct Target {
     fuzz_one: fn(&[u8]),
 }
 
-const TARGETS: [Target; 3] = [
+const TARGETS: [Target; 6] = [
+    Target {
+        name: "ami",
+        samples: &[
+            b"Action: Login\r\nUsername: desk\r\nSecret: s\r\nActionID: 1\r\n\r\nAction: Ping\r\n\r\n",
+            b"Response: Success\r\nActionID: m-1.7.x\r\nEventList: start\r\nMessage: list\r\n\r\nEvent: X\r\nPrivilege: call,all\r\n\r\n",
+            b"Action: Command\nCommand: core show uptime\n\n\r\n\rx: y\0\r\n",
+        ],
+        fuzz_one: pbx_ami::wire::fuzz_one,
+    },
     Target {
         name: "channel-frame",
-        samples: &[b"\0\x100123456789abcdef", b"\0\x11\0123456789abcdef\0\x12"],
+        samples: &[b"\0\x100123456789abcdef", b"\0\x11\x00123456789abcdef\0\x12"],
         fuzz_one: channel::frame::fuzz_one,
     },
     Target {
@@ -59,6 +68,24 @@ const TARGETS: [Target; 3] = [
             b"\x93\xa1t\xc4\x04\x92\x01\x80\xc0\x81\xaacompressed\xa4text",
         ],
         fuzz_one: droonga::forward::fuzz_one,
+    },
+    Target {
+        name: "haast",
+        samples: &[
+            b"id: 123\ncommand:getstatus\n\n",
+            b"token: s\r\ncommand: switchover\r\nto: office-1\r\nstrategy: drain\r\n\r\n",
+            b"XXXX\n\n",
+        ],
+        fuzz_one: haast::fuzz_one,
+    },
+    Target {
+        name: "heartbeat",
+        samples: &[
+            b"\x34\0\0\0\xcd\xab\0\0>>>\nt=hbapi-req\nreqtype=signon\npid=4\nfrom_id=4\n<<<\n\0",
+            b">>>\nt=text\n(1)queryuuid=AAEC/w==\n(3)x=3:one,3:two,\ninfo=\n<<<\n\0",
+            b"###\n14:(0)t=hbapi-req,28:(2)child=###\n8:(0)x=yyy,%%%\n,%%%\n",
+        ],
+        fuzz_one: heartbeat::fuzz_one,
     },
 ];
 

@@ -9,6 +9,7 @@ use pbx_crds::status::{NodeState, NodeStatus};
 
 use super::facts::Observed;
 use super::rollout::Rollout;
+use super::seats;
 
 /// The three conditions at `now`. A transition's time moves only with the status of its condition.
 pub fn conditions_of(
@@ -118,6 +119,9 @@ fn progressing(observed: &Observed, rollout: &Rollout) -> Verdict {
     if let Some(problem) = &observed.objects.problem {
         let message = problem.message.clone();
         return verdict("Progressing", false, &problem.reason, message);
+    }
+    if let Some(message) = seats::count::awaited(observed) {
+        return verdict("Progressing", true, "Resizing", message);
     }
     match rollout {
         Rollout::Complete => {

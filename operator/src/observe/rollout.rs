@@ -53,6 +53,7 @@ pub fn decide(observed: &Observed, active: Option<&str>, now: Timestamp) -> Roll
     let (new, old): (Vec<&PodFacts>, Vec<&PodFacts>) = observed
         .pods
         .values()
+        .filter(|pod| observed.node_names().any(|name| name == pod.name))
         .partition(|pod| pod.revision.as_deref() == Some(revision));
     let absent = first_absent(observed);
     if old.is_empty() {

@@ -1,5 +1,5 @@
 //! The seat map of the witness Lease (R13), as far as it is the operator's: the copy in the status, and the seat of an
-//! occupant whose Kubernetes node is certainly gone.
+//! occupant whose Kubernetes node is certainly gone. The number of seats is in [`count`].
 //!
 //! Everything else is the sidecars' own: they fill seats, ask occupants to leave and vacate their seats. Only when a node
 //! is deleted or tainted out-of-service, and its pod with it, can nobody else say that the occupant is dead.
@@ -27,6 +27,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
+pub mod count;
+
 /// What to do about the seats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeatStep {
@@ -36,6 +38,8 @@ pub enum SeatStep {
     Request(usize),
     /// Empty this seat.
     Vacate(usize),
+    /// Change the number of seats in the Lease.
+    Resize(u8),
     /// A death is certain, but not for long enough.
     Wait,
 }
@@ -48,9 +52,11 @@ pub fn remembered(
     observed: &Observed,
 ) -> WitnessStatus {
     let old = old.cloned().unwrap_or_default();
-    let uid_of = |seat: usize| record.seats.occupants[seat].clone().unwrap_or_default();
+    let occupants = &record.seats.occupants;
+    let uid_of = |seat: usize| occupants.get(seat).cloned().flatten().unwrap_or_default();
     let is_kept = |seat: usize| old.seats.get(seat) == Some(&uid_of(seat));
-    let seats = 0..record.seats.occupants.len();
+    let count = count::remembered(record, &old, observed.nodes);
+    let seats = 0..usize::from(count);
     let requested = seats.clone().filter(|seat| {
         let in_lease = record.seats.requested.get(*seat).copied().unwrap_or(false);
         let in_status = old.requested.iter().any(|one| usize::from(*one) == *seat);
@@ -65,6 +71,7 @@ pub fn remembered(
     WitnessStatus {
         lease,
         requested: requested.map(|seat| seat as u8).collect(),
+        resizing: count != record.seats.count,
         node_names: seats.clone().map(node_name).collect(),
         seats: seats.map(uid_of).collect(),
     }
@@ -111,11 +118,12 @@ pub fn status_patch(uid: Option<&str>, witness: &WitnessStatus) -> serde_json::V
         seats,
         requested,
         node_names,
+        resizing,
     } = witness;
     json!({
         "metadata": {"uid": uid},
         "status": {"witness": {
-            "lease": lease, "seats": seats, "requested": requested, "nodeNames": node_names
+            "lease": lease, "seats": seats, "requested": requested, "nodeNames": node_names, "resizing": resizing
         }},
     })
 }
@@ -148,6 +156,8 @@ pub struct SeatKeeper {
     key: ClusterKey,
     /// Since when the death of an occupant, by UID, has been certain.
     dead_since: HashMap<String, Instant>,
+    /// The version of the Lease that was seen last, and since when.
+    watched: Option<(String, Instant)>,
 }
 
 impl SeatKeeper {
@@ -157,6 +167,7 @@ impl SeatKeeper {
             client,
             key,
             dead_since: HashMap::new(),
+            watched: None,
         }
     }
 
@@ -211,7 +222,22 @@ impl SeatKeeper {
                 self.take(step, cluster, lease, record).await?;
             }
         }
-        Ok(is_settled)
+        let unchanged_for = self.watch(lease);
+        if let Some(step) = count::next_step(record, &now, observed, unchanged_for) {
+            self.take(step, cluster, lease, record).await?;
+        }
+        Ok(is_settled && record.seats.count == observed.nodes)
+    }
+
+    /// R9: for how long the Lease has been seen unchanged.
+    fn watch(&mut self, lease: &Lease) -> Duration {
+        let version = lease.resource_version().unwrap_or_default();
+        let since = match &self.watched {
+            Some((seen, since)) if *seen == version => *since,
+            _ => Instant::now(),
+        };
+        self.watched = Some((version, since));
+        since.elapsed()
     }
 
     async fn take(
@@ -230,9 +256,10 @@ impl SeatKeeper {
                 changed.seats.occupants[seat] = None;
                 changed.seats.requested[seat] = false;
             }
+            SeatStep::Resize(count) => count::resize(&mut changed, count),
         }
         self.write_lease(lease, &changed).await?;
-        tracing::info!(cluster = %self.key.name, namespace = %self.key.namespace, ?step, "seat of a lost Kubernetes node");
+        tracing::info!(cluster = %self.key.name, namespace = %self.key.namespace, ?step, "seat map changed");
         Ok(())
     }
 

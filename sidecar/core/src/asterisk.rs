@@ -39,6 +39,8 @@ pub(crate) enum AfterStop {
     HandOver(Option<Seat>),
     /// The authority ends; the bid goes on without serving.
     KeepBid,
+    /// Another serves: nothing is kept (R15).
+    GiveWay,
     /// It was armed by a life that this one knows nothing of.
     Nothing,
 }
@@ -51,6 +53,12 @@ impl Asterisk {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.is_some()
+    }
+
+    /// Another serves, and this one is on its way out: it claims no epoch any more.
+    pub(crate) fn is_giving_way(&self) -> bool {
+        self.stopping
+            .is_some_and(|stopping| stopping.then == AfterStop::GiveWay)
     }
 
     pub(crate) fn is_inherited(&self) -> bool {
@@ -271,6 +279,7 @@ impl Node {
                 self.hand_over_or_restart(now, to, (cause, since), effects);
             }
             AfterStop::KeepBid => self.demote_and_keep_bid(now, cause, effects),
+            AfterStop::GiveWay => self.give_up_bid(now, cause, effects),
             AfterStop::Nothing => {}
         }
     }

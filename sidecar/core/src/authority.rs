@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::node::Node;
-use crate::{BootTime, Effect, MAX_NODES, Seat};
+use crate::seat_count::voters_of;
+use crate::{BootTime, Effect, MAX_NODES, OnQuorumLoss, Seat};
 
 impl Node {
     /// The seats that count, as the map has it.
@@ -35,6 +36,11 @@ impl Node {
         self.authority_by(now, BootTime::default(), |seat| !goes(seat))
     }
 
+    /// The same without the witness alone: what lasts when it is retired (R13).
+    pub(crate) fn authority_of_nodes(&self, now: BootTime) -> BootTime {
+        self.authority_by(now, BootTime::default(), |_| true)
+    }
+
     /// The same without one peer: what lasts when it is struck or dismissed (R13).
     pub(crate) fn authority_without(&self, now: BootTime, left_out: Seat) -> BootTime {
         let witness = self
@@ -51,6 +57,11 @@ impl Node {
         }
     }
 
+    /// Whether the votes left out of `authority` may go: the deadline rests on others, or by choice on none.
+    pub(crate) fn may_do_with(&self, now: BootTime, authority: BootTime) -> bool {
+        self.covers_deadline(authority) || self.is_without_quorum(now)
+    }
+
     /// Whether the authority is worth a start: more than the orderly stop is left of it.
     pub(crate) fn has_time_to_serve(&self, now: BootTime) -> bool {
         self.bid.is_some() && self.is_worth_serving(now, self.deadline_to_give(now))
@@ -64,7 +75,30 @@ impl Node {
     /// R3: the authority less the kill's latency; never more than T ahead (the lone active).
     pub(crate) fn deadline_to_give(&self, now: BootTime) -> BootTime {
         let cap = now.after(self.settings.timing.deadtime);
-        self.authority(now).before(self.kill_margin()).min(cap)
+        let authority = if self.is_going_on_alone(now) {
+            now.after(self.counted_grant())
+        } else {
+            self.authority(now)
+        };
+        authority.before(self.kill_margin()).min(cap)
+    }
+
+    /// `onQuorumLoss: Continue`: its votes are about to end, and it extends the deadline by its own decision.
+    fn is_going_on_alone(&self, now: BootTime) -> bool {
+        let fresh = now
+            .after(self.counted_grant())
+            .before(self.settings.timing.warntime);
+        let is_promoted = self.bid.is_some_and(|bid| bid.promoted_at.is_some());
+        self.settings.on_quorum_loss == OnQuorumLoss::Continue
+            && is_promoted
+            && !self.asterisk.is_stopping()
+            && self.authority(now) < fresh
+    }
+
+    /// It serves, or is about to stop serving, beyond what its votes carry.
+    pub(crate) fn is_without_quorum(&self, now: BootTime) -> bool {
+        self.settings.on_quorum_loss == OnQuorumLoss::Continue
+            && !self.covers_deadline(self.authority(now))
     }
 
     /// Tells the kernel a later deadline when the votes carry one.
@@ -92,7 +126,7 @@ impl Node {
         let fresh = now
             .after(self.counted_grant())
             .before(timing.keepalive * 3 / 2);
-        let is_overdue = self.authority(now) < fresh;
+        let is_overdue = self.authority(now) < fresh && !self.is_going_on_alone(now);
         gain >= timing.keepalive * 7 / 4 || (gain > Duration::ZERO && is_overdue)
     }
 
@@ -125,7 +159,6 @@ impl Node {
 
     /// The configured nodes, and the witness of an even number.
     pub(crate) fn voters(&self) -> usize {
-        let nodes = self.node_count();
-        usize::from(nodes + u8::from(nodes.is_multiple_of(2)))
+        usize::from(voters_of(self.node_count()))
     }
 }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
 use crate::rule::{Rule, holds};
-use crate::{Body, BootTime, Cause, Effect, Epoch, MAX_NODES, Message, Notice, Seat, Timing};
+use crate::{
+    Body, BootTime, Cause, Effect, Epoch, MAX_NODES, Message, Notice, Refusal, Seat, Timing,
+};
 
 /// A candidate's, or the active's, claim to an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub(crate) struct Bid {
     pub(crate) origin: Origin,
     /// When it began to serve under this epoch.
     pub(crate) promoted_at: Option<BootTime>,
+    /// A newer epoch stands in the API: raised above it then, unless a rival is heard before (R15).
+    pub(crate) raise_at: Option<BootTime>,
     /// Asterisk served under this bid, at this or an earlier epoch: it may be started again in place.
     pub(crate) has_served: bool,
 }
@@ -67,8 +71,37 @@ impl Node {
     }
 
     /// R10: a newer epoch exists; a bid is raised above it and keeps its votes.
-    pub(crate) fn on_nack(&mut self, now: BootTime, nack: &Message, effects: &mut Vec<Effect>) {
-        self.on_epoch_seen(now, nack.epoch, effects);
+    ///
+    /// Who serves raises only where that helps: above one that serves, the wrong one of two would go (R15).
+    pub(crate) fn on_nack(
+        &mut self,
+        now: BootTime,
+        nack: &Message,
+        because: Refusal,
+        effects: &mut Vec<Effect>,
+    ) {
+        let helps = because == Refusal::EpochTooLow || self.asterisk.is_idle();
+        if helps && !self.asterisk.is_giving_way() {
+            self.on_epoch_seen(now, nack.epoch, effects);
+        }
+    }
+
+    /// A newer epoch stands in the Lease or where the traffic is written. Who serves asks its voters first: the writer may serve
+    /// too, after a pause of this whole machine, and above its epoch the wrong one of two would go (R15).
+    pub(crate) fn on_epoch_in_api(
+        &mut self,
+        now: BootTime,
+        epoch: Epoch,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.is_serving() {
+            return self.on_epoch_seen(now, epoch, effects);
+        }
+        self.raise_highest(epoch, None);
+        let patience = self.settings.timing.keepalive * 2;
+        if let Some(bid) = self.bid.as_mut().filter(|bid| bid.epoch < epoch) {
+            bid.raise_at = bid.raise_at.or(Some(now.after(patience)));
+        }
     }
 
     /// A newer epoch was seen, wherever: the own bid goes above it (I2).
@@ -85,6 +118,7 @@ impl Node {
         self.raise_highest(epoch, Some((self.settings.seat, self.incarnation)));
         let bid = self.bid.as_mut().expect("only a bid is raised");
         bid.epoch = epoch;
+        bid.raise_at = None;
         if bid.promoted_at.is_some() {
             effects.push(Effect::Notice(Notice::EpochRaised { epoch }));
         }
@@ -101,6 +135,7 @@ impl Node {
             witness_until: BootTime::default(),
             origin,
             promoted_at: None,
+            raise_at: None,
             has_served: false,
         });
         self.grant = None;
@@ -146,6 +181,10 @@ impl Node {
         }
         if self.authority(now) > now {
             self.bid.as_mut().expect("checked").fruitful_at = now;
+        }
+        let is_raise_due = |bid: Bid| bid.raise_at.is_some_and(|at| now >= at);
+        if self.bid.is_some_and(is_raise_due) && !self.asterisk.is_giving_way() {
+            self.raise_epoch(now, effects);
         }
         if !self.asterisk.is_idle() {
             return;

@@ -6,7 +6,9 @@ use crate::bid::Vacancy;
 use crate::handover::Heir;
 use crate::node::Node;
 use crate::rule::{Rule, holds};
-use crate::{Body, BootTime, Cause, Effect, Epoch, Incarnation, Message, Occupant, Seat, Timing};
+use crate::{
+    Body, BootTime, Cause, Effect, Epoch, Incarnation, Message, Occupant, Refusal, Seat, Timing,
+};
 
 /// A vote given to a peer: no other gets it before it lapses or is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,9 +28,11 @@ impl Grant {
 
     /// Whether it is this very life's.
     pub(crate) fn is_of(&self, message: &Message) -> bool {
-        self.candidate == message.from
-            && self.occupant == message.occupant
-            && self.incarnation == message.incarnation
+        self.is_of_occupant(message) && self.incarnation == message.incarnation
+    }
+
+    fn is_of_occupant(&self, message: &Message) -> bool {
+        self.candidate == message.from && self.occupant == message.occupant
     }
 }
 
@@ -201,6 +205,18 @@ impl Node {
                 self.may_bid_at = self.may_bid_at.max(raised_by);
             }
         }
-        self.send(now, beat.from, self.highest_epoch, Body::Nack, effects);
+        let (because, epoch) = self.refusal(beat);
+        self.send(now, beat.from, epoch, Body::Nack { because }, effects);
+    }
+
+    fn refusal(&self, beat: &Message) -> (Refusal, Epoch) {
+        let highest = self.highest_epoch;
+        match (&self.bid, &self.grant) {
+            (Some(bid), _) if self.is_serving() => (Refusal::Serving, bid.epoch),
+            (Some(_), _) => (Refusal::Committed, highest),
+            (None, Some(grant)) if !grant.is_of_occupant(beat) => (Refusal::Committed, highest),
+            // One that rose above a former life of its own counts the vote that the former name has.
+            (None, _) => (Refusal::EpochTooLow, highest),
+        }
     }
 }

@@ -99,4 +99,6 @@ pub enum Command {
     },
     /// A newer epoch stands where the traffic is written (I2): raise to it.
     SeenEpoch(Epoch),
+    /// The Lease has another seat map than this node: read it.
+    LookAtSeats,
 }

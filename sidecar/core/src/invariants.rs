@@ -1,5 +1,6 @@
 //! What holds after every step. A broken one ends the sidecar: the guard starts it again, with its record.
 
+use crate::OnQuorumLoss;
 use crate::node::Node;
 use crate::rule::all_hold;
 
@@ -59,7 +60,10 @@ impl Node {
                 self.asterisk.is_stopping(),
                 "R4: what no bid stands behind is stopping"
             );
-        } else if !self.asterisk.is_inherited() && !self.asterisk.is_stopping() {
+        } else if !self.asterisk.is_inherited()
+            && !self.asterisk.is_stopping()
+            && self.settings.on_quorum_loss == OnQuorumLoss::Demote
+        {
             assert!(
                 self.covers_deadline(self.authority(now)),
                 "R3: the deadline rests on votes"

@@ -206,6 +206,9 @@ impl Node {
         }
         let content = lease.content;
         self.witness.may_own = self.is_own(&content);
+        if let Some(read) = self.witness.content() {
+            self.heed_holder(now, &read, effects);
+        }
         self.follow_epoch(now, &content, effects);
     }
 
@@ -232,7 +235,10 @@ impl Node {
 
     /// R10: a newer epoch in the Lease. A candidate goes above an equal one too, so that each names one active.
     fn follow_epoch(&mut self, now: BootTime, content: &LeaseContent, effects: &mut Vec<Effect>) {
-        self.on_epoch_seen(now, content.epoch, effects);
+        if self.asterisk.is_giving_way() {
+            return;
+        }
+        self.on_epoch_in_api(now, content.epoch, effects);
         let is_anothers = |epoch: Epoch| epoch == content.epoch && !self.is_own(content);
         let is_candidate = |bid: &crate::bid::Bid| bid.promoted_at.is_none();
         if self
@@ -287,7 +293,7 @@ impl Node {
         effects.push(Effect::Call { id, call });
     }
 
-    fn uncount_witness(&mut self) {
+    pub(crate) fn uncount_witness(&mut self) {
         self.witness.renewed_at = None;
         if let Some(bid) = &mut self.bid {
             bid.witness_until = BootTime::default();

@@ -9,7 +9,7 @@
 //! *active*, and tells the kernel a deadline by which Asterisk is killed: a little before the votes run out, each
 //! counted from the moment that the beat was *sent*. So nobody needs a common clock, and nobody has to be asked before
 //! another takes over: it is enough to wait. Everything else is the care that this takes; DESIGN section 2 numbers
-//! the rules (R1 to R14), and each rule's function carries its number.
+//! the rules (R1 to R14; R15 is in `rivals`), and each rule's function carries its number.
 //!
 //! # Contract with the shell
 //! - All effects of a step are carried out, in order, before the next step; the buffer is cleared by the caller.
@@ -26,11 +26,10 @@
 //!
 //! # Reading order
 //! `input`, `effect`, `message` (the border); `node` (state and step); `grant`, `bid`, `authority` (votes);
-//! `asterisk` (deadline and stop), `handover`; `witness`, `lease_calls`, `observation` (the Lease); `seats`, `leave` (who votes).
+//! `asterisk` (deadline and stop), `handover`, `rivals`; `witness`, `lease_calls`, `observation` (the Lease); `seats`, `seat_count`, `leave` (who votes).
 //!
 //! # What is not here
-//! Traffic, trunks, health, drains, notices to people: the shell acts on [`Notice`]s. `onQuorumLoss: Continue` and
-//! changes of the number of nodes.
+//! Traffic, trunks, health, drains, notices to people: the shell acts on [`Notice`]s.
 
 mod asterisk;
 mod authority;
@@ -55,11 +54,13 @@ mod peer;
 mod rebase;
 mod record;
 mod report;
+mod rivals;
 #[cfg_attr(
     not(feature = "mutation"),
     allow(dead_code, reason = "named where applied")
 )]
 mod rule;
+mod seat_count;
 mod seats;
 mod settings;
 mod time;
@@ -73,14 +74,14 @@ pub use effect::{ApiCall, Effect, Notice, Suppression};
 pub use identity::{Epoch, Incarnation, MAX_NODES, Occupant, Seat};
 pub use input::{ApiAnswer, CallId, Command, Condition, GuardEvent, Input};
 pub use lease::{Holder, LeaseContent, LeaseView, LeaseWrite, Seats};
-pub use message::{Body, Message, PeerCondition};
+pub use message::{Body, Message, PeerCondition, Refusal};
 pub use node::Node;
 #[cfg(feature = "model")]
 pub use rebase::{Rebase, moved};
 pub use record::Record;
 #[cfg(feature = "mutation")]
 pub use rule::{Rule, drop_rule};
-pub use settings::{FoundAtStart, Settings, Start};
+pub use settings::{FoundAtStart, OnQuorumLoss, Settings, Start};
 pub use time::BootTime;
 pub use timing::{Timing, TimingProblem};
 pub use view::{PeerView, Role, View};

@@ -53,8 +53,11 @@ pub enum Body {
         /// `sent_at` of the beat, the candidate's own clock.
         beat_sent_at: BootTime,
     },
-    /// I refuse; `epoch` is the highest that I have seen (R10).
-    Nack,
+    /// I refuse; `epoch` is the highest that I have seen (R10), or my bid's when I serve.
+    Nack {
+        /// Why: it decides whether a higher epoch helps.
+        because: Refusal,
+    },
     /// You are the heir; I am stopped, and my vote is yours (R5).
     Handover {
         /// The heir's own stamp that I heard last: what the vote counts from.
@@ -70,4 +73,15 @@ pub enum Body {
     Leave,
     /// My deadline rests on other votes than yours: you that leave may go.
     Dismiss,
+}
+
+/// Why a vote is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The epoch is too low: above mine, you may have my vote, or keep it.
+    EpochTooLow,
+    /// My vote is another's, or I bid myself: what you may have counted of mine is over (R15).
+    Committed,
+    /// I serve.
+    Serving,
 }

@@ -218,7 +218,8 @@ impl Node {
             Command::Switchover { to, cause } => self.on_switchover(now, to, cause, effects),
             Command::Leave => self.on_leave_command(now, effects),
             Command::TrafficFailed { epoch } => self.on_traffic_failed(now, epoch, effects),
-            Command::SeenEpoch(epoch) => self.on_epoch_seen(now, epoch, effects),
+            Command::SeenEpoch(epoch) => self.on_epoch_in_api(now, epoch, effects),
+            Command::LookAtSeats => self.on_look_at_seats(),
         }
     }
 
@@ -275,6 +276,7 @@ impl Node {
         }
         if let Some(bid) = &self.bid {
             consider(bid.fruitless_at(timing));
+            consider(bid.raise_at.unwrap_or(BootTime::FAR_FUTURE));
         }
     }
 }

@@ -1,11 +1,13 @@
 //! What a node knows of the others, and what it takes from a datagram before any rule looks at it.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
-use crate::{Body, BootTime, Effect, Incarnation, Message, Occupant, PeerCondition, Seat};
+use crate::rivals::Claim;
+use crate::{Body, BootTime, Effect, Incarnation, Message, Occupant, PeerCondition, Refusal, Seat};
 
 /// A peer, by seat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +30,17 @@ impl Peer {
     pub(crate) fn is_heard_within(&self, now: BootTime, duration: Duration) -> bool {
         self.heard_at
             .is_some_and(|heard_at| now.since(heard_at) < duration)
+    }
+
+    /// How it compares with the newest that was heard of it before: only what is not older says what is so now.
+    fn age_of(&self, message: &Message) -> Ordering {
+        let is_same_life =
+            self.occupant == Some(message.occupant) && self.incarnation == message.incarnation;
+        if is_same_life {
+            message.sent_at.cmp(&self.last_sent_at)
+        } else {
+            Ordering::Greater
+        }
     }
 
     fn note(&mut self, now: BootTime, message: &Message) {
@@ -58,13 +71,11 @@ impl Node {
         message: &Message,
         effects: &mut Vec<Effect>,
     ) {
-        let is_for_us = message.to == self.settings.seat
-            && message.from != self.settings.seat
-            && message.from.0 < self.node_count();
+        let is_for_us = message.to == self.settings.seat && message.from != self.settings.seat;
         if !is_for_us {
             return;
         }
-        if !self.is_member(message) {
+        if message.from.0 >= self.node_count() || !self.is_member(message) {
             return self.witness.hint(now);
         }
         self.rise_above_former_life(now, message, effects);
@@ -72,12 +83,16 @@ impl Node {
         if peer.occupant == Some(message.occupant) && message.incarnation < peer.incarnation {
             return;
         }
+        let age = peer.age_of(message);
         peer.note(now, message);
         if message.to_incarnation != self.incarnation {
             // Who was struck hears it nowhere else: to others, another sits in this seat, or nobody.
             return self.witness.hint(now);
         }
         if self.can_vote(now) {
+            if age != Ordering::Less {
+                self.heed(now, message, age == Ordering::Greater, effects);
+            }
             self.obey(now, message, effects);
         }
     }
@@ -118,6 +133,26 @@ impl Node {
         )
     }
 
+    /// R15, before any other rule: what it says of its vote.
+    fn heed(
+        &mut self,
+        now: BootTime,
+        message: &Message,
+        is_newest: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        match message.body {
+            Body::Beat { is_active: serves } => {
+                self.heed_rival(now, message, Claim { serves, is_newest }, effects);
+            }
+            Body::Nack { because } if because != Refusal::EpochTooLow => {
+                let serves = because == Refusal::Serving;
+                self.heed_rival(now, message, Claim { serves, is_newest }, effects);
+            }
+            _ => {}
+        }
+    }
+
     fn obey(&mut self, now: BootTime, message: &Message, effects: &mut Vec<Effect>) {
         match message.body {
             Body::Beat { is_active } if !self.is_struck(message.from) => {
@@ -125,7 +160,7 @@ impl Node {
             }
             Body::Hello | Body::Beat { .. } => {}
             Body::Ack { beat_sent_at } => self.on_ack(now, message, beat_sent_at),
-            Body::Nack => self.on_nack(now, message, effects),
+            Body::Nack { because } => self.on_nack(now, message, because, effects),
             Body::Handover {
                 echo,
                 cause,

@@ -97,6 +97,7 @@ impl Node {
             bid.origin.from = None;
             bid.origin.detection = Duration::ZERO;
             bid.origin.decided_at = rebase.own(bid.origin.decided_at, timing.warntime);
+            bid.raise_at = bid.raise_at.map(|at| rebase.due(at));
             bid.promoted_at = bid.promoted_at.map(|_| rebase.now);
         }
     }

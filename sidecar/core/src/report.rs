@@ -14,6 +14,7 @@ impl Node {
             authority_until: self.authority(now),
             deadline: self.asterisk.confirmed_deadline(),
             holds_witness: self.bid.is_some_and(|bid| bid.witness_until > now),
+            is_without_quorum: self.is_without_quorum(now),
             is_alone: self.is_alone(now),
             seats: self.membership.seats,
             is_count_mismatched: self.is_count_mismatched(),

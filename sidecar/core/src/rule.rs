@@ -21,6 +21,8 @@ pub enum Rule {
     WatchHold,
     /// R13: the old occupant is struck before its seat is emptied.
     StrikeFirst,
+    /// R15: who hears one that serves under a higher epoch, or that its votes are another's, stops at once.
+    HeedRivals,
 }
 
 #[cfg(not(feature = "mutation"))]

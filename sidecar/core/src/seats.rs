@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::lease_calls::Purpose;
 use crate::node::Node;
+use crate::observation::Observation;
 use crate::peer::Peer;
 use crate::rule::{Rule, holds};
 use crate::{
-    BootTime, Effect, LeaseContent, MAX_NODES, Notice, Occupant, Record, Seat, Seats, Settings,
+    BootTime, Effect, Holder, LeaseContent, MAX_NODES, Notice, Occupant, Record, Seat, Seats,
+    Settings,
 };
 
 /// The seat map as this node goes by it.
@@ -71,8 +73,8 @@ impl Node {
         let Some(content) = self.witness.content() else {
             return;
         };
-        let Some(mut seats) = self.membership.seats else {
-            return self.take_seat(&content, effects);
+        let Some(seats) = self.membership.seats else {
+            return self.take_seat(now, &content, effects);
         };
         if self.has_departed() {
             return;
@@ -80,6 +82,8 @@ impl Node {
         if !self.sits_in(&content.seats) || content.seats.requested[self.own_index()] {
             return self.leave_seat(now, &content.seats, effects);
         }
+        self.follow_count(now, &content.seats, effects);
+        let mut seats = self.membership.seats.unwrap_or(seats);
         for seat in self.peer_seats() {
             self.follow(now, seat, &content.seats, &mut seats, effects);
         }
@@ -107,11 +111,16 @@ impl Node {
         self.peer_seats().any(|seat| self.is_to_vacate(seat, read))
     }
 
-    /// The first map that has this node in its seat: read, and gone by from now on.
-    fn take_seat(&mut self, content: &LeaseContent, effects: &mut Vec<Effect>) {
-        if self.sits_in(&content.seats) && !content.seats.requested[self.own_index()] {
-            self.membership.seats = Some(content.seats);
-            effects.push(Effect::Notice(Notice::SeatsChanged));
+    /// The first map that has this node in its seat: read, and gone by from now on. Who was asked to leave, and has forgotten
+    /// it, leaves at once.
+    fn take_seat(&mut self, now: BootTime, content: &LeaseContent, effects: &mut Vec<Effect>) {
+        if !self.sits_in(&content.seats) {
+            return;
+        }
+        self.membership.seats = Some(content.seats);
+        effects.push(Effect::Notice(Notice::SeatsChanged));
+        if content.seats.requested[self.own_index()] {
+            self.leave_seat(now, &content.seats, effects);
         }
     }
 
@@ -155,12 +164,12 @@ impl Node {
     }
 
     fn can_do_without(&self, now: BootTime, seat: Seat) -> bool {
-        self.covers_deadline(self.authority_without(now, seat))
+        self.may_do_with(now, self.authority_without(now, seat))
     }
 
     /// Who is replaced, or was struck, never comes back. Who is only missing from the map may: a Lease made anew from
     /// an older map lacks whoever came last.
-    fn forget(&mut self, seat: Seat, old: Option<Occupant>, new: Option<Occupant>) {
+    pub(crate) fn forget(&mut self, seat: Seat, old: Option<Occupant>, new: Option<Occupant>) {
         let index = usize::from(seat.0);
         if old.is_some() {
             if new.is_some() || self.membership.struck[index] {
@@ -195,16 +204,22 @@ impl Node {
     pub(crate) fn admission(
         &self,
         now: BootTime,
-        content: &LeaseContent,
+        seen: &Observation,
     ) -> Option<(Purpose, Option<LeaseContent>)> {
+        let content = &seen.lease.content;
         let own = self.own_index();
         let mut written = *content;
         let is_outside = self.settings.seat.0 >= content.seats.count;
         match content.seats.occupants[own] {
             _ if is_outside || self.is_leaving() || self.membership.seats.is_some() => {}
+            _ if !self.is_witness_over(now, seen) => {}
             None => {
                 written.seats.occupants[own] = Some(self.settings.occupant);
                 written.seats.requested[own] = false;
+                if content.holder == Holder::Created && self.is_watched(now, seen) {
+                    // Nobody counts on a lost Lease any more: the next newcomer need not watch it again.
+                    written.holder = Holder::Nobody;
+                }
                 return Some((Purpose::Seat, Some(written)));
             }
             Some(other) if other != self.settings.occupant && !content.seats.requested[own] => {
@@ -214,6 +229,14 @@ impl Node {
             Some(_) => {}
         }
         (now >= self.witness.next_poll_at).then_some((Purpose::Read, None))
+    }
+
+    /// A Lease made anew with an odd number may have been made in the midst of a change from an even one: then a hold of the
+    /// lost witness may count still, and nobody new votes before it cannot (R9).
+    fn is_witness_over(&self, now: BootTime, seen: &Observation) -> bool {
+        let content = &seen.lease.content;
+        let is_even = content.seats.count.is_multiple_of(2);
+        is_even || content.holder != Holder::Created || self.is_watched(now, seen)
     }
 
     /// R13 2b: the leaver empties its own seat.

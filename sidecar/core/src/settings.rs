@@ -19,9 +19,21 @@ pub struct Settings {
     pub traffic_needs_api: bool,
     /// The node that takes the role back when it is ready again; `None`: no failback.
     pub preferred_seat: Option<Seat>,
+    /// What the active does when its votes end.
+    pub on_quorum_loss: OnQuorumLoss,
     /// Bare hosts without an API server: the seats are configured, no Lease is read or written.
     /// Needs an odd number of nodes, since there is no witness.
     pub fixed_seats: Option<Seats>,
+}
+
+/// What the active does when it has no quorum any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OnQuorumLoss {
+    /// It stops in time: at most one serves, whatever fails.
+    #[default]
+    Demote,
+    /// It goes on, by its own decision: two can serve, until they hear each other (R15).
+    Continue,
 }
 
 /// What a sidecar finds when it starts.

@@ -35,6 +35,10 @@ pub enum Role {
 }
 
 /// A node at one moment.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, told as it is"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
     /// What it is.
@@ -51,6 +55,8 @@ pub struct View {
     pub deadline: Option<BootTime>,
     /// It counts on the witness.
     pub holds_witness: bool,
+    /// It serves beyond what its votes carry (`onQuorumLoss: Continue`): another may serve too.
+    pub is_without_quorum: bool,
     /// It has lived on the witness alone for so long that it holds it for longer.
     pub is_alone: bool,
     /// The seat map that it goes by; `None`: not read yet.

@@ -64,7 +64,7 @@ impl Node {
         if self.has_departed() {
             self.vacation(now, &content)
         } else if !self.is_seated() {
-            self.admission(now, &content)
+            self.admission(now, seen)
         } else {
             self.wanted_witness_call(now, seen)
         }
@@ -152,23 +152,26 @@ impl Node {
     fn may_take(&self, now: BootTime, seen: &Observation) -> bool {
         let content = &seen.lease.content;
         let is_barred = !self.sits_in(&content.seats) || content.seats.requested[self.own_index()];
-        let is_watched = now
-            >= seen
-                .since
-                .after(self.settings.timing.observed_hold(content.hold));
+        let is_watched = self.is_watched(now, seen);
         let counts_still = self.bid.is_some_and(|bid| bid.witness_until > now);
         let is_takeable = match content.holder {
             Holder::Nobody => true,
             Holder::Created => is_watched || counts_still,
             Holder::Node { .. } => self.is_own(content) || is_watched || !holds(Rule::WatchHold),
         };
-        !is_barred && is_takeable
+        !is_barred && is_takeable && self.agrees_on_count(&content.seats)
     }
 
-    /// R9: a Lease made anew has to be watched before it is taken. An active that does so in good time frees it (takes
-    /// and frees in one write), so that the first failover after it does not have to.
+    /// R9: unchanged for longer than its holder counts it.
+    pub(crate) fn is_watched(&self, now: BootTime, seen: &Observation) -> bool {
+        let hold = seen.lease.content.hold;
+        now >= seen.since.after(self.settings.timing.observed_hold(hold))
+    }
+
+    /// R9: a Lease made anew has to be watched before it is taken, or before a newcomer sits down in an odd number of seats. An
+    /// active that does so in good time frees it (takes and frees in one write), so that nobody has to later.
     fn is_new_lease(&self, content: &LeaseContent) -> bool {
-        self.has_witness() && self.bid.is_some() && content.holder == Holder::Created
+        self.bid.is_some() && content.holder == Holder::Created
     }
 
     fn is_take_due(&self, now: BootTime, content: &LeaseContent) -> bool {

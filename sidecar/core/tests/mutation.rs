@@ -6,9 +6,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use pbx_core::{Rule, Timing, drop_rule};
+use pbx_core::{OnQuorumLoss, Rule, Timing, drop_rule};
 use pbx_model::world::event::Event;
-use pbx_model::world::faults::{FAULTS_END, Fault, random_world};
+use pbx_model::world::faults::{FAULTS_END, Fault, pair_of, random_world};
 use pbx_model::world::{MS, SECOND, World};
 
 /// A link that comes back for moments, just when a renewal of the long hold is lost: what freeing the witness
@@ -67,9 +67,22 @@ fn replacing_world(seed: u64) -> World {
     world
 }
 
+/// The operator changes the number of seats at once, again and again, while links and API come and go.
+fn resizing_world(nodes: u8, seed: u64) -> World {
+    let mut world = random_world(nodes, seed);
+    world.on_quorum_loss = OnQuorumLoss::Demote;
+    let mut wanted = nodes;
+    for second in [5, 11, 17] {
+        wanted = pair_of(wanted);
+        let at = second * SECOND + world.random.between(0, 5 * SECOND);
+        world.at(at, Event::Fault(Fault::Resize { nodes: wanted }));
+    }
+    world
+}
+
 /// The first seed that shows two serving without the rule.
-fn first_overlap(rule: Rule, seeds: u64, make: impl Fn(u64) -> World) -> Option<u64> {
-    drop_rule(Some(rule));
+fn first_overlap(rule: Option<Rule>, seeds: u64, make: impl Fn(u64) -> World) -> Option<u64> {
+    drop_rule(rule);
     let found = (1..=seeds).find(|seed| {
         let mut world = make(*seed);
         // A broken rule may also break an `expect` of another before two serve: that seed shows nothing.
@@ -81,7 +94,7 @@ fn first_overlap(rule: Rule, seeds: u64, make: impl Fn(u64) -> World) -> Option<
 }
 
 fn check(rule: Rule, make: impl Fn(u64) -> World) {
-    let found = first_overlap(rule, 5_000, make);
+    let found = first_overlap(Some(rule), 5_000, make);
     println!("{rule:?}: two serve at seed {found:?}");
     assert!(found.is_some(), "{rule:?} can be dropped unnoticed");
 }
@@ -124,6 +137,27 @@ fn r9_without_watching_two_serve() {
 #[test]
 fn r13_without_strike_two_serve() {
     check(Rule::StrikeFirst, replacing_world);
+}
+
+#[test]
+fn r13_with_the_number_changed_before_the_vote_is_over_two_serve() {
+    for nodes in [2, 3] {
+        let found = first_overlap(None, 5_000, |seed| {
+            let mut world = resizing_world(nodes, seed);
+            world.resizes_early = true;
+            world
+        });
+        println!("resized early from {nodes}: two serve at seed {found:?}");
+        assert!(found.is_some(), "from {nodes} it may change at any time");
+    }
+}
+
+#[test]
+fn with_all_rules_the_changing_number_is_harmless() {
+    for nodes in [2, 3, 4, 5] {
+        let found = first_overlap(None, 100, |seed| resizing_world(nodes, seed));
+        assert_eq!(found, None, "from {nodes}");
+    }
 }
 
 /// The worlds above are not at fault: with all rules they never show two.

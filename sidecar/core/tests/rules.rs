@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pbx_core::{
     ApiAnswer, ApiCall, Body, BootTime, Cause, Command, Condition, Effect, Epoch, FoundAtStart,
-    GuardEvent, Holder, Incarnation, Input, LeaseContent, LeaseView, Notice, Occupant, Role, Seat,
-    Suppression, Timing,
+    GuardEvent, Holder, Incarnation, Input, LeaseContent, LeaseView, Notice, Occupant, Refusal,
+    Role, Seat, Suppression, Timing,
 };
 use pbx_model::desk::{Desk, record, seats};
 use pbx_model::world::faults::Fault;
@@ -31,6 +31,10 @@ fn peer_holds() -> Holder {
         occupant: Occupant(1),
         incarnation: Incarnation(1),
     }
+}
+
+fn refusal(because: Refusal) -> Body {
+    Body::Nack { because }
 }
 
 fn switchover() -> Input {
@@ -229,7 +233,7 @@ fn r6_a_live_grant_is_not_given_up_for_a_higher_epoch() {
     let mut desk = Desk::standby(3);
     desk.hear(1, Epoch(5), Body::Beat { is_active: true });
     desk.hear(2, Epoch(8), Body::Beat { is_active: true });
-    assert_eq!(desk.sent_to(2), vec![Body::Nack]);
+    assert_eq!(desk.sent_to(2), vec![refusal(Refusal::Committed)]);
     desk.pass(801);
     desk.hear(2, Epoch(8), Body::Beat { is_active: true });
     assert!(desk.view().peers[2].is_granted || desk.view().epoch.is_some());
@@ -266,7 +270,7 @@ fn r7_a_resumed_grant_keeps_its_vote_for_a_whole_deadtime() {
     );
     desk.pass(799);
     desk.hear(2, Epoch(9), Body::Beat { is_active: true });
-    assert_eq!(desk.sent_to(2), vec![Body::Nack]);
+    assert_eq!(desk.sent_to(2), vec![refusal(Refusal::Committed)]);
 }
 
 #[test]
@@ -321,7 +325,7 @@ fn r9_anothers_hold_is_watched_for_longer_than_it_counts() {
 fn r10_a_refusal_raises_the_own_epoch_and_keeps_the_votes() {
     let mut desk = Desk::active();
     let authority = desk.view().authority_until;
-    desk.hear(1, Epoch(40), Body::Nack);
+    desk.hear(1, Epoch(40), refusal(Refusal::EpochTooLow));
     assert_eq!(desk.view().epoch, Some(Epoch(41)));
     assert_eq!(desk.view().authority_until, authority);
     assert_eq!(

@@ -142,3 +142,119 @@ fn the_last_node_that_leaves_empties_its_seat_and_its_successor_serves() {
     assert_eq!(world.active(), Some(world.pod_in(seat)));
     assert_ne!(world.active(), Some(last));
 }
+
+/// Seat 2 of three, or none of two, as the Lease has it now.
+fn lease_with(version: u64, seats: pbx_core::Seats) -> ApiAnswer {
+    let mut lease = free_lease();
+    lease.version = version;
+    lease.content.seats = seats;
+    ApiAnswer::Lease(lease)
+}
+
+#[test]
+fn r13_a_stranger_from_a_seat_that_does_not_exist_yet_has_the_map_read() {
+    let mut desk = Desk::standby(2);
+    desk.answer(ApiAnswer::Lease(free_lease()));
+    let mut hello = desk.message(2, Epoch(0), Body::Hello);
+    hello.occupant = Occupant(2);
+    desk.input(Input::Message(hello));
+    assert_eq!(desk.calls(), vec![ApiCall::Read]);
+    desk.answer(lease_with(8, seats(3)));
+    assert_eq!(desk.view().seats, Some(seats(3)));
+    desk.pass(5);
+    desk.hear(2, Epoch(3), Body::Beat { is_active: true });
+    assert!(desk.view().peers[2].is_granted, "it votes for the newcomer");
+}
+
+#[test]
+fn r13_the_last_seat_is_given_up_when_it_is_empty_and_not_before() {
+    let mut desk = Desk::standby(3);
+    desk.input(Input::Command(pbx_core::Command::LookAtSeats));
+    let mut early = seats(3);
+    early.count = 2;
+    desk.answer(lease_with(8, early));
+    assert_eq!(desk.view().seats.unwrap().count, 3, "somebody sits there");
+    desk.input(Input::Command(pbx_core::Command::LookAtSeats));
+    desk.answer(lease_with(9, seats(2)));
+    assert_eq!(desk.view().seats, Some(seats(2)));
+}
+
+#[test]
+fn r13_a_number_with_another_quorum_is_not_followed() {
+    let mut desk = Desk::standby(2);
+    desk.answer(lease_with(7, seats(4)));
+    assert_eq!(desk.view().seats, Some(seats(2)));
+    assert!(desk.view().is_count_mismatched);
+}
+
+/// Resizes a quiet world; how long nobody served, and how often the role moved.
+fn resized(from: u8, to: u8, seed: u64) -> World {
+    let mut world = World::new(from, seed);
+    world.run_for(20_000);
+    world.longest_gap = 0;
+    world.notices.clear();
+    world.inflict(Fault::Resize { nodes: to });
+    world.run_for(25_000);
+    let seats = world.api.lease.expect("it stands").content.seats;
+    assert_eq!(seats.count, to, "{from} to {to}, seed {seed}");
+    assert!((0..to).all(|seat| seats.occupants[usize::from(seat)].is_some()));
+    assert_eq!(world.overlap, None);
+    world
+}
+
+fn moves(world: &World) -> usize {
+    let is_move = |notice: &pbx_core::Notice| matches!(notice, pbx_core::Notice::Promoted { .. });
+    let notices = world.notices.iter();
+    notices.filter(|(.., notice)| is_move(notice)).count()
+}
+
+#[test]
+fn r13_a_third_and_a_fifth_node_cost_no_move() {
+    for (from, to) in [(2, 3), (4, 5)] {
+        for seed in 1..=5 {
+            let world = resized(from, to, seed);
+            assert_eq!((moves(&world), world.longest_gap), (0, 0), "{from} {seed}");
+        }
+    }
+}
+
+#[test]
+fn r13_the_last_node_goes_by_a_planned_move_at_most() {
+    for (from, to) in [(3, 2), (5, 4)] {
+        for seed in 1..=5 {
+            let world = resized(from, to, seed);
+            assert!(moves(&world) <= 1 && world.longest_gap < 20 * MS);
+        }
+    }
+}
+
+#[test]
+fn r13_after_two_became_three_either_standby_may_die_with_the_api_down() {
+    for seed in 1..=5 {
+        let mut world = resized(2, 3, seed);
+        let active = world.active().unwrap();
+        world.inflict(Fault::ApiDown {
+            for_ns: 60 * SECOND,
+        });
+        world.crash((active + 1) % 3);
+        world.run_for(5_000);
+        assert_eq!(world.active(), Some(active), "seed {seed}");
+    }
+}
+
+#[test]
+fn r13_a_lease_made_anew_in_the_midst_of_growing_lets_nobody_new_vote_at_once() {
+    let mut world = World::new(2, 5);
+    world.run_for(20_000);
+    world.inflict(Fault::Resize { nodes: 3 });
+    world
+        .run_until_that(5_000, |world| world.status.count == 3)
+        .expect("remembered first");
+    world.api.lease = None;
+    world.new_lease();
+    world.run_for(10_000);
+    let seats = world.api.lease.unwrap().content.seats;
+    assert_eq!((seats.count, seats.occupants[2]), (3, None));
+    world.run_for(10_000);
+    assert!(world.api.lease.unwrap().content.seats.occupants[2].is_some());
+}

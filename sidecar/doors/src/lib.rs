@@ -7,6 +7,11 @@
 pub mod channel;
 mod doorway;
 pub mod droonga;
+mod dropped;
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;
+pub mod haast;
+pub mod heartbeat;
 pub mod job;
 pub mod sysadm;
 pub mod tls;
@@ -14,5 +19,6 @@ pub mod token;
 pub mod view;
 
 pub use doorway::{Doorway, JOBS_KEPT};
+pub use dropped::OnDropped;
 pub use job::{Action, Job, JobState, Refusal, Request, Step, Strategy};
 pub use view::{NodeView, View};

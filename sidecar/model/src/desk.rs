@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pbx_core::{
     ApiAnswer, ApiCall, Body, BootTime, CallId, Condition, Effect, Epoch, FoundAtStart, GuardEvent,
-    Incarnation, Input, MAX_NODES, Message, Node, Notice, Occupant, PeerCondition, Record, Seat,
-    Seats, Settings, Start, Timing, View,
+    Incarnation, Input, MAX_NODES, Message, Node, Notice, Occupant, OnQuorumLoss, PeerCondition,
+    Record, Seat, Seats, Settings, Start, Timing, View,
 };
 
 /// The node sits in seat 0; peer `n` is occupant `n` in its first life, 1.
@@ -88,6 +88,7 @@ impl Desk {
             timing: Timing::default(),
             traffic_needs_api: false,
             preferred_seat: None,
+            on_quorum_loss: OnQuorumLoss::Demote,
             fixed_seats: None,
         };
         let now = BootTime(1_000_000_000_000);

@@ -12,13 +12,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pbx_core::{Cause, Epoch, Notice};
+use pbx_core::{Cause, Epoch, Notice, OnQuorumLoss};
 
 use crate::world::faults::{FAULTS_END, random_world};
+use crate::world::pod::Pod;
 use crate::world::{MS, World};
 
 /// Within this time of the last fault somebody serves: the longest hold of the witness, watched, and a start.
 pub const RECOVERY: Duration = Duration::from_secs(22);
+
+/// After the last fault, and the last thaw, two serve for no longer than this. Nodes that know each other need milliseconds; a
+/// stranger, whose pod was replaced meanwhile, is looked up in the Lease every two seconds at most.
+pub const CONTENTION: Duration = Duration::from_secs(3);
 
 /// From the recovery to the end: a newly made Lease is watched and freed, replaced pods are seated.
 const SETTLING_MS: u64 = 25_000;
@@ -70,6 +75,28 @@ pub enum Failure {
     WritesInPeace {
         /// How many.
         writes: u64,
+    },
+    /// R15: nobody stops for a rival where there is none.
+    #[error("R15: pod {pod} gave way at {at_ms} ms, and no clock ever stood still")]
+    NoRival {
+        /// Which.
+        pod: usize,
+        /// Of the world.
+        at_ms: u64,
+    },
+    /// R15: two that serve find out as soon as they can.
+    #[error("R15: two serve for {for_ms} ms after they could know")]
+    StillTwo {
+        /// How long.
+        for_ms: u64,
+    },
+    /// R13.
+    #[error("R13: {wanted} nodes were asked for, the Lease has {count:?}")]
+    NotResized {
+        /// In the end.
+        wanted: u8,
+        /// There.
+        count: Option<u8>,
     },
     /// No progress.
     #[error("nobody serves {RECOVERY:?} after the last fault")]
@@ -197,9 +224,11 @@ fn run_to_verdict(world: &mut World) -> Result<Outcome, Failure> {
     let (promoted, writes) = (promotions(world).count(), world.api.writes);
     world.run_for(CALM_MS);
     check_single(world)?;
+    check_count(world)?;
     check_calm(world, promoted, writes)?;
     check_epochs(world)?;
     check_causes(world)?;
+    check_rivals(world)?;
     Ok(Outcome {
         steps: world.steps,
         promotions: promotions(world).count() as u64,
@@ -215,6 +244,27 @@ fn check_single(world: &World) -> Result<(), Failure> {
             pods: pods.clone(),
         }),
     }
+}
+
+/// The number of nodes that was asked for last came to be, in the Lease and in what all go by (R13).
+fn check_count(world: &World) -> Result<(), Failure> {
+    let wanted = world.wanted_nodes;
+    let in_lease = world.api.lease.map(|lease| lease.content.seats.count);
+    let is_followed = |pod: &Pod| {
+        let seats = pod
+            .node
+            .as_ref()
+            .map(|node| node.view(pod.clock.local(world.now)).seats);
+        seats.is_none_or(|seats| seats.is_some_and(|seats| seats.count == wanted))
+    };
+    let are_there = (0..wanted).all(|seat| world.is_inhabited(seat));
+    if in_lease == Some(wanted) && are_there && world.pods.iter().all(is_followed) {
+        return Ok(());
+    }
+    Err(Failure::NotResized {
+        wanted,
+        count: in_lease,
+    })
 }
 
 fn check_calm(world: &World, promoted: usize, writes: u64) -> Result<(), Failure> {
@@ -270,6 +320,27 @@ fn check_causes(world: &World) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Two serve only where a clock stood still, or where quorum is not asked for, and not for long after they can hear each other (R15).
+fn check_rivals(world: &World) -> Result<(), Failure> {
+    if world.longest_contention > CONTENTION.as_nanos() as u64 {
+        let for_ms = world.longest_contention / MS;
+        return Err(Failure::StillTwo { for_ms });
+    }
+    let gives_way = |notice: &Notice| matches!(notice, Notice::Demoted { cause, .. } if *cause == Cause::Contention);
+    let first = world
+        .notices
+        .iter()
+        .find(|(.., notice)| gives_way(notice))
+        .filter(|_| world.clock_stops == 0 && world.on_quorum_loss == OnQuorumLoss::Demote);
+    match first {
+        Some((at, pod, _)) => Err(Failure::NoRival {
+            pod: *pod,
+            at_ms: at / MS,
+        }),
+        None => Ok(()),
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use pbx_core::Rule;
-use pbx_model::checker::{NOTHING, ONE_SERVES, SCENARIOS, Scenario, TIMING, Used, explore};
+use pbx_model::checker::{HEEDED, NOTHING, ONE_SERVES, SCENARIOS, Scenario, TIMING, Used, explore};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -89,4 +89,18 @@ fn r7_without_quarantine_two_serve() {
 #[test]
 fn r9_without_watching_two_serve() {
     check_without(Rule::WatchHold, "alone", NOTHING);
+}
+
+#[test]
+fn r15_who_does_not_heed_its_rival_goes_on() {
+    for name in ["two-stops", "continue"] {
+        let broken = Scenario {
+            without: Some(Rule::HeedRivals),
+            ..scenario(name)
+        };
+        let violation = explore(broken, 3_000_000, 2, LIMIT).violation;
+        let violation = violation.unwrap_or_else(|| panic!("{name}: R15 can be dropped unnoticed"));
+        println!("without HeedRivals, {name}: {violation}");
+        assert!(violation.contains(HEEDED));
+    }
 }

@@ -31,6 +31,7 @@ const MOVE_RETRY: Duration = Duration::from_secs(30);
 const WAITING_LIMIT: Duration = Duration::from_mins(2);
 
 /// What is known of this node.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
     /// It serves.

@@ -10,7 +10,7 @@ use pbx_doors::channel::message::{read_message, write_message};
 use pbx_doors::channel::{ChannelError, Incoming, PeerStream, Service};
 use pbx_doors::{Action, Doorway, Job, JobState, Refusal, Request, Step, View};
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -288,6 +288,94 @@ async fn receive<T: for<'a> Deserialize<'a>>(
 }
 
 async fn stream_end(mut stream: PeerStream) -> Result<(), ChannelError> {
-    use tokio::io::AsyncWriteExt;
     Ok(stream.shutdown().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pbx_doors::NodeView;
+
+    use super::*;
+
+    fn view(own: usize, active: Option<usize>) -> View {
+        let node = |name: &str| NodeView {
+            name: name.into(),
+            address: None,
+            is_up: true,
+            is_known: true,
+            report: None,
+        };
+        View {
+            cluster: "office".into(),
+            cluster_started_at: Timestamp::UNIX_EPOCH,
+            started_at: Timestamp::UNIX_EPOCH,
+            own,
+            nodes: vec![node("a"), node("b"), node("c")],
+            active,
+            epoch: 1,
+            keepalive: Duration::from_millis(100),
+            warntime: Duration::from_millis(400),
+            deadtime: Duration::from_millis(800),
+            initdead: Duration::from_secs(30),
+        }
+    }
+
+    fn switchover(to: Option<&str>) -> Action {
+        Action::Switchover {
+            to: to.map(Into::into),
+            strategy: None,
+        }
+    }
+
+    #[test]
+    fn a_switchover_is_done_by_the_active_wherever_it_is_asked() {
+        let asked = switchover(Some("c"));
+        assert_eq!(
+            route(&view(0, Some(0)), asked.clone()),
+            Route::Here(asked.clone())
+        );
+        assert_eq!(
+            route(&view(1, Some(0)), asked.clone()),
+            Route::There(0, asked)
+        );
+        let promoted = Route::There(0, switchover(Some("b")));
+        assert_eq!(route(&view(1, Some(0)), Action::Promote), promoted);
+        let demoted = Route::Here(Action::Demote);
+        assert_eq!(route(&view(0, Some(0)), Action::Demote), demoted);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_before_anybody_is_asked() {
+        for (own, active, action) in [
+            (0, Some(0), Action::Promote),
+            (1, Some(0), Action::Demote),
+            (1, None, switchover(None)),
+            (1, Some(0), switchover(Some("a"))),
+        ] {
+            let route = route(&view(own, active), action.clone());
+            assert!(
+                matches!(route, Route::Nowhere(Refusal::NotPossible(_))),
+                "{action:?}"
+            );
+        }
+        let nobody = route(&view(1, Some(0)), switchover(Some("z")));
+        assert_eq!(nobody, Route::Nowhere(Refusal::NoSuchNode("z".into())));
+    }
+
+    #[test]
+    fn what_concerns_asterisk_is_done_here() {
+        let here = Route::Here(Action::ReloadAsterisk);
+        assert_eq!(route(&view(1, Some(0)), Action::ReloadAsterisk), here);
+    }
+
+    #[test]
+    fn a_job_whose_node_is_lost_ends_with_a_code() {
+        let job = lost(unheard(7, Action::Drill, "http".into()));
+        assert_eq!(
+            (job.state, job.steps[0].return_code),
+            (JobState::Finished, Some(LOST))
+        );
+    }
 }

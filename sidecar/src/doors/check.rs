@@ -23,6 +23,14 @@ pub fn check(file: &SidecarConfig, problems: &mut Vec<String>) {
         problems
             .push("doors.haast.listen: needs a token: set doors.tokenFile, or remove it".into());
     }
+    if let Some(door) = ami {
+        if door.users_file.is_none() {
+            problems.push("doors.ami.usersFile: missing: name a file that lists the users".into());
+        }
+        if door.listen.is_none() && door.tls_listen.is_none() && door.socket.is_none() {
+            problems.push("doors.ami.listen: missing: give listen, tlsListen or socket".into());
+        }
+    }
     let plain = [
         ("http", Some(file.http)),
         (
@@ -59,7 +67,7 @@ nodes: []
 heartbeat: {keyFile: /key}
 asterisk: {userDirs: []}
 http: '0.0.0.0:8081'
-doors: {http: {tlsListen: '0.0.0.0:8443'}, haast: {listen: '0.0.0.0:3002'}, droonga: {listen: '0.0.0.0:8081'}}
+doors: {http: {tlsListen: '0.0.0.0:8443'}, haast: {listen: '0.0.0.0:3002'}, droonga: {listen: '0.0.0.0:8081'}, ami: {}}
 ";
         let file = serde_yaml::from_str(text).unwrap();
         let mut problems = Vec::new();
@@ -69,6 +77,8 @@ doors: {http: {tlsListen: '0.0.0.0:8443'}, haast: {listen: '0.0.0.0:3002'}, droo
             "doors.http.tlsListen: needs a certificate",
             "doors.haast.listen: needs a certificate",
             "doors.haast.listen: needs a token",
+            "doors.ami.usersFile: missing",
+            "doors.ami.listen: missing",
             "doors.droonga.listen: 0.0.0.0:8081 is that of http already",
         ] {
             assert!(problems.contains(part), "{part} is not in\n{problems}");

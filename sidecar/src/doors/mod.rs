@@ -4,7 +4,10 @@
 //! (which node does what was asked for), [`http`].
 
 mod actions;
+mod ami;
 pub mod check;
+mod descriptors;
+mod heartbeat;
 pub mod http;
 mod listen;
 mod open;
@@ -52,6 +55,7 @@ pub struct Inputs {
 
 /// Starts the thread. A panic ends the process, and the guard starts it again within 50 ms.
 pub fn start(inputs: Inputs) -> anyhow::Result<()> {
+    descriptors::raise();
     let doors = move || match crate::runtime() {
         Ok(runtime) => runtime.block_on(run(inputs)),
         Err(error) => tracing::error!(
@@ -101,7 +105,7 @@ async fn run(mut inputs: Inputs) {
     open::open(&inputs, &doorway, &mut routes);
     listen_to_peers(&inputs, routes);
     // The tasks live as long as the runtime, and it as long as this.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn listen_to_peers(inputs: &Inputs, routes: Routes) {

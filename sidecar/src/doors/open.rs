@@ -3,17 +3,19 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use pbx_crds::sidecar_doors::{DroongaDoor, SysadmDoor};
-use pbx_doors::Doorway;
+use pbx_crds::sidecar_doors::{DroongaDoor, HaastDoor, HeartbeatDoor, SysadmDoor};
 use pbx_doors::channel::{Routes, Service};
 use pbx_doors::droonga::Droonga;
 use pbx_doors::droonga::status::Naming;
+use pbx_doors::haast;
+use pbx_doors::heartbeat::peers;
 use pbx_doors::sysadm::{Hub, Sysadm};
 use pbx_doors::tls::Tls;
 use pbx_doors::token::Token;
+use pbx_doors::{Doorway, OnDropped};
 use tokio::net::TcpListener;
 
-use super::{Inputs, http, listen};
+use super::{Inputs, ami, heartbeat, http, listen};
 use crate::metrics::Metrics;
 
 /// Opens them; `routes` are given to those that peers reach too.
@@ -28,7 +30,82 @@ pub fn open(inputs: &Inputs, doorway: &Doorway, routes: &mut Routes) {
     });
     let droonga = doors.droonga.as_ref();
     let droonga = droonga.map(|door| open_droonga(inputs, doorway, door));
-    open_http(inputs, doorway, token, sysadm, droonga);
+    if let Some(door) = &doors.haast {
+        open_haast(inputs, doorway, &token, door);
+    }
+    if let Some(door) = &doors.heartbeat {
+        open_heartbeat(inputs, doorway, routes, door);
+    }
+    let ami = ami::open(inputs, doorway, routes);
+    open_http(inputs, doorway, token, (sysadm, droonga, ami));
+}
+
+fn open_haast(inputs: &Inputs, doorway: &Doorway, token: &Token, door: &HaastDoor) {
+    let haast = haast::Door {
+        view: doorway.view.clone(),
+        actions: doorway.requests.clone(),
+        on_dropped: on_dropped(inputs),
+    };
+    if let Some(path) = &door.socket {
+        match haast::bind(path) {
+            Ok(listener) => drop(tokio::spawn(haast::serve(listener, haast.clone()))),
+            Err(error) => shut("HAAst's door", &error),
+        }
+    }
+    let files = inputs.checked.file.doors.tls.clone();
+    let Some((address, files)) = door.listen.zip(files) else {
+        return;
+    };
+    match Tls::follow(files, &[]) {
+        Ok((tls, reread)) => {
+            tokio::spawn(reread);
+            if let Some(listener) = bind("HAAst's door over TLS", address) {
+                tokio::spawn(haast::serve_remote(listener, tls, token.clone(), haast));
+            }
+        }
+        Err(error) => shut("HAAst's door over TLS", &error),
+    }
+}
+
+fn open_heartbeat(inputs: &Inputs, doorway: &Doorway, routes: &mut Routes, door: &HeartbeatDoor) {
+    let listener = match pbx_doors::heartbeat::bind(&door.socket) {
+        Ok(listener) => listener,
+        Err(error) => return shut("Heartbeat's door", &error),
+    };
+    let links = &inputs.checked.links;
+    let udp_port = links.first().map_or(0, |link| link.listen.port());
+    let (messages, border) = peers::border();
+    let serving = pbx_doors::heartbeat::serve(
+        listener,
+        heartbeat::settings(door, udp_port),
+        doorway.view.clone(),
+        messages,
+        on_dropped(inputs),
+    );
+    tokio::spawn(serving);
+    let nodes = inputs.checked.file.nodes.iter();
+    let carrying = heartbeat::carry(
+        doorway.channel.clone(),
+        usize::from(inputs.checked.settings.seat.0),
+        nodes.map(|node| node.name.clone()).collect(),
+        border,
+        routes.take(Service::Heartbeat),
+        on_dropped(inputs),
+    );
+    tokio::spawn(carrying);
+}
+
+fn on_dropped(inputs: &Inputs) -> OnDropped {
+    let dropped = inputs.metrics.doors_dropped.clone();
+    OnDropped::new(move |reason| Metrics::count(&dropped, reason))
+}
+
+fn shut(door: &'static str, error: &(dyn std::error::Error + 'static)) {
+    tracing::error!(
+        door,
+        error,
+        "a door cannot be opened: the node works, and nobody sees it there"
+    );
 }
 
 fn open_sysadm(inputs: &Inputs, doorway: &Doorway, token: Token, door: &SysadmDoor) -> Sysadm {
@@ -74,8 +151,7 @@ fn open_http(
     inputs: &Inputs,
     doorway: &Doorway,
     token: Token,
-    sysadm: Option<Sysadm>,
-    droonga: Option<Droonga>,
+    (sysadm, droonga, ami): (Option<Sysadm>, Option<Droonga>, Option<axum::Router>),
 ) {
     let router = http::router(http::House {
         report: inputs.report.clone(),
@@ -85,6 +161,7 @@ fn open_http(
         token,
         sysadm,
         droonga,
+        ami,
     });
     let file = &inputs.checked.file;
     if let Some(listener) = bind("HTTP", file.http) {

@@ -10,11 +10,14 @@ use pbx_doors::channel::message::{read_message, write_message};
 use pbx_doors::channel::{Channel, ChannelError, Incoming, PeerStream, Service};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use super::view::Told;
 
 /// A report without its ledger is a few kilobytes.
 const MAX_REPORT_BYTES: usize = 256 << 10;
+/// A peer that takes no report for so long is reached anew.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two attempts to reach a peer: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(2);
@@ -68,7 +71,8 @@ async fn tell_over(
             ..Report::clone(&report.borrow_and_update())
         };
         let json = serde_json::to_vec(&told).expect("a report is JSON");
-        write_message(&mut stream, &json).await?;
+        let written = timeout(WRITE_PATIENCE, write_message(&mut stream, &json)).await;
+        written.unwrap_or(Err(ChannelError::Deadline(WRITE_PATIENCE)))?;
     }
 }
 

@@ -15,9 +15,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// After the first restart of a hung Asterisk the next one waits: doubled each time, so that a node that cannot do better is
 /// not busy with starting only.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
-const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
+const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
 /// An Asterisk that answered for so long has recovered.
-const RECOVERED_AFTER: Duration = Duration::from_secs(60);
+const RECOVERED_AFTER: Duration = Duration::from_mins(1);
 
 /// What is known when a decision is due.
 #[derive(Clone, Debug)]

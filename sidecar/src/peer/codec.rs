@@ -4,7 +4,8 @@
 //! a digest of the sender's ledger, so that peers notice when they know different histories, and what measures the link.
 
 use pbx_core::{
-    Body, BootTime, Cause, Epoch, Incarnation, MAX_NODES, Message, Occupant, PeerCondition, Seat,
+    Body, BootTime, Cause, Epoch, Incarnation, MAX_NODES, Message, Occupant, PeerCondition,
+    Refusal, Seat,
 };
 use thiserror::Error;
 
@@ -38,7 +39,7 @@ pub enum CodecError {
     /// It goes on after its end.
     #[error("the payload goes on after its end")]
     Trailing,
-    /// An unknown kind, cause or seat.
+    /// An unknown kind, cause, refusal or seat.
     #[error("the payload has an unknown {0}")]
     Unknown(&'static str),
 }
@@ -53,7 +54,7 @@ pub fn encode_core(message: &Message, ledger_digest: u64, probe: Probe, out: &mu
         Body::Hello => 0,
         Body::Beat { .. } => 1,
         Body::Ack { .. } => 2,
-        Body::Nack => 3,
+        Body::Nack { .. } => 3,
         Body::Handover { .. } => 4,
         Body::Release => 5,
         Body::Leave => 6,
@@ -82,7 +83,12 @@ pub fn encode_core(message: &Message, ledger_digest: u64, probe: Probe, out: &mu
             out.push(cause_code(cause));
             out.extend(detected_after_us.to_le_bytes());
         }
-        Body::Hello | Body::Nack | Body::Release | Body::Leave | Body::Dismiss => {}
+        Body::Nack { because } => out.push(match because {
+            Refusal::EpochTooLow => 0,
+            Refusal::Committed => 1,
+            Refusal::Serving => 2,
+        }),
+        Body::Hello | Body::Release | Body::Leave | Body::Dismiss => {}
     }
 }
 
@@ -144,7 +150,9 @@ fn body(kind: u8, reader: &mut Reader<'_>) -> Result<Body, CodecError> {
         2 => Body::Ack {
             beat_sent_at: BootTime(reader.u64()?),
         },
-        3 => Body::Nack,
+        3 => Body::Nack {
+            because: refusal(reader.u8()?)?,
+        },
         4 => Body::Handover {
             echo: BootTime(reader.u64()?),
             cause: cause(reader.u8()?)?,
@@ -157,6 +165,15 @@ fn body(kind: u8, reader: &mut Reader<'_>) -> Result<Body, CodecError> {
     })
 }
 
+fn refusal(code: u8) -> Result<Refusal, CodecError> {
+    match code {
+        0 => Ok(Refusal::EpochTooLow),
+        1 => Ok(Refusal::Committed),
+        2 => Ok(Refusal::Serving),
+        _ => Err(CodecError::Unknown("refusal")),
+    }
+}
+
 /// A seat of a cluster of the largest size.
 pub fn seat(number: u8) -> Result<Seat, CodecError> {
     if usize::from(number) < MAX_NODES {
@@ -167,7 +184,7 @@ pub fn seat(number: u8) -> Result<Seat, CodecError> {
 }
 
 /// The wire number of each cause: a twin of the core's enum, so that neither moves unnoticed.
-const CAUSES: [Cause; 14] = [
+pub(crate) const CAUSES: [Cause; 14] = [
     Cause::Startup,
     Cause::AsteriskExited,
     Cause::AsteriskHung,
@@ -266,7 +283,15 @@ mod tests {
             Body::Ack {
                 beat_sent_at: BootTime(7),
             },
-            Body::Nack,
+            Body::Nack {
+                because: Refusal::EpochTooLow,
+            },
+            Body::Nack {
+                because: Refusal::Committed,
+            },
+            Body::Nack {
+                because: Refusal::Serving,
+            },
             Body::Release,
             Body::Leave,
             Body::Dismiss,

@@ -48,11 +48,10 @@ struct Whose {
 impl FlightDoor {
     /// To the core behind `to_core`.
     pub fn new(checked: &Checked, to_core: mpsc::Sender<ToCore>) -> Self {
-        let names = checked.file.nodes.iter().map(|node| node.name.clone());
         let whose = Arc::new(Whose {
             cluster: checked.file.cluster.clone(),
             node: checked.node.clone(),
-            names: names.collect(),
+            names: checked.names.clone(),
         });
         Self {
             to_core,

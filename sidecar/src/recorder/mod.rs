@@ -203,6 +203,7 @@ pub fn layout() -> u32 {
         timing: Timing::default(),
         traffic_needs_api: false,
         preferred_seat: None,
+        on_quorum_loss: pbx_core::OnQuorumLoss::Demote,
         fixed_seats: Some(seats),
     };
     let start = Start {

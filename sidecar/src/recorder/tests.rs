@@ -102,6 +102,7 @@ fn settings() -> Settings {
         timing: Timing::default(),
         traffic_needs_api: false,
         preferred_seat: None,
+        on_quorum_loss: pbx_core::OnQuorumLoss::Demote,
         fixed_seats: Some(seats),
     }
 }

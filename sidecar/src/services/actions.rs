@@ -113,7 +113,7 @@ impl Jobs {
         self.under_way = Some(UnderWay { job, awaits });
     }
 
-    fn finish(&mut self, return_code: i32, log: String) {
+    fn finish(&mut self, return_code: i32, log: &str) {
         let Some(UnderWay { mut job, .. }) = self.under_way.take() else {
             return;
         };
@@ -121,7 +121,7 @@ impl Jobs {
         job.state = JobState::Finished;
         job.finished_at = Some(Timestamp::now());
         for step in &mut job.steps {
-            step.log.clone_from(&log);
+            log.clone_into(&mut step.log);
             step.return_code = Some(return_code);
         }
         self.tell(&job);
@@ -140,7 +140,7 @@ impl Services {
             Ok(Begun::Awaits(awaits)) => self.jobs.begin(request, command, awaits),
             Ok(Begun::Done(log)) => {
                 self.jobs.begin(request, command, Awaits::Reload);
-                self.jobs.finish(DONE, log.into());
+                self.jobs.finish(DONE, log);
             }
             Err(refusal) => drop(request.reply.send(Err(refusal))),
         }
@@ -157,7 +157,7 @@ impl Services {
                 (progress.state, progress.message.as_str())
             });
             if state != SwitchoverState::Done {
-                return self.jobs.finish(REFUSED, message.to_owned());
+                return self.jobs.finish(REFUSED, message);
             }
             *awaits = Awaits::Heir(now().after(HEIR_PATIENCE));
         }
@@ -175,8 +175,7 @@ impl Services {
             .is_some_and(|under_way| under_way.awaits == Awaits::Reload);
         if is_awaited {
             let code = failure.map_or(DONE, |_| REFUSED);
-            self.jobs
-                .finish(code, failure.unwrap_or("reloaded").to_owned());
+            self.jobs.finish(code, failure.unwrap_or("reloaded"));
         }
     }
 
@@ -186,10 +185,10 @@ impl Services {
         if let Some(active) = view.active.filter(|active| *active != own) {
             let name = self.checked.name_of(active);
             let log = format!("{name} is active under epoch {}", view.epoch);
-            self.jobs.finish(DONE, log);
+            self.jobs.finish(DONE, &log);
         } else if now() >= until {
             let log = format!("no other node became active within {HEIR_PATIENCE:?}");
-            self.jobs.finish(NOT_IN_TIME, log);
+            self.jobs.finish(NOT_IN_TIME, &log);
         }
     }
 

@@ -193,8 +193,8 @@ impl Services {
 
     fn show_health(&self) {
         let Assessment { score, status, .. } = &self.health.assessment;
-        self.metrics.health_score.set(i64::from(*score));
-        self.metrics.health_level.set(status.level as i64);
+        self.metrics.health.score.set(i64::from(*score));
+        self.metrics.health.level.set(status.level as i64);
     }
 
     pub(super) fn note_restarted(&mut self, reason: &'static str) {

@@ -9,9 +9,11 @@ mod actions;
 mod health;
 mod host;
 mod moves;
+mod notices;
 mod pbx;
 mod reload;
 mod settings;
+mod tell;
 mod traffic;
 
 use std::sync::Arc;
@@ -49,13 +51,14 @@ use crate::kubernetes::resource::Wanted;
 use crate::kubernetes::slice::{Traffic, TrafficView};
 use crate::metrics::{Metrics, Reason};
 use crate::recorder::entry::Mark;
-use crate::report::{Known, build_report, slow_link};
+use crate::report::{Known, build_report, slow_link, without_quorum};
 use crate::request_file;
 use crate::switchover::Desk;
 
 pub use self::actions::Jobs;
 use self::health::Health;
 pub use self::host::Host;
+pub use self::tell::first_report;
 
 /// Nothing is due: the loop waits for events.
 const IDLE: Duration = Duration::from_hours(1);
@@ -64,6 +67,8 @@ const IDLE: Duration = Duration::from_hours(1);
 pub enum Done {
     /// The API server answers, or does not.
     ApiReachable(bool),
+    /// The Lease has another seat map than the core.
+    SeatsDiffer,
     /// The slice as a watch or a read shows it.
     TrafficSeen(TrafficView),
     /// The supervisor's uncached read.
@@ -128,6 +133,7 @@ enum End {
 }
 
 /// The services.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Services {
     checked: Arc<Checked>,
     objects: Option<Objects>,
@@ -159,6 +165,10 @@ pub struct Services {
     /// What may change while this runs.
     live: LiveSettings,
     /// The annotation that asks for a move, as last seen; none before the resource was read.
+    #[allow(
+        clippy::option_option,
+        reason = "nothing seen yet, or seen that nothing is asked for"
+    )]
     seen_request: Option<Option<String>>,
     /// A person lets this node take over until then.
     may_take_over_until: moves::Word,
@@ -240,25 +250,30 @@ impl Services {
         };
         services.note_ledger();
         services.apply_schedule();
+        services.watch_outside(needs_traffic_read);
+        (services, done_rx)
+    }
+
+    /// What changes without us: the user's files, requests, the cluster's objects.
+    fn watch_outside(&self, is_asked_by_resource: bool) {
         // In a pod people ask by the resource.
-        if !needs_traffic_read {
-            let record_dir = services.checked.file.record_dir.clone();
-            spawn_local(request_file::watch(record_dir, services.done.clone()));
+        if !is_asked_by_resource {
+            let record_dir = self.checked.file.record_dir.clone();
+            spawn_local(request_file::watch(record_dir, self.done.clone()));
         }
         spawn_local(files::watch(
-            services.checked.file.asterisk.clone(),
-            services.done.clone(),
+            self.checked.file.asterisk.clone(),
+            self.done.clone(),
         ));
-        if let Some(objects) = &services.objects {
+        if let Some(objects) = &self.objects {
             api_watch::spawn(
                 objects.clone(),
-                services.checked.clone(),
-                services.channels.view.clone(),
-                services.channels.to_core.clone(),
-                services.done.clone(),
+                self.checked.clone(),
+                self.channels.view.clone(),
+                self.channels.to_core.clone(),
+                self.done.clone(),
             );
         }
-        (services, done_rx)
     }
 
     /// Runs until this node has left and its containers may end.
@@ -343,65 +358,6 @@ impl Services {
         });
     }
 
-    fn on_notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Promoted {
-                epoch,
-                from,
-                cause,
-                detection_us,
-                promotion_us,
-            } => {
-                let promotion = Promotion {
-                    epoch: epoch.0.cast_signed(),
-                    cause,
-                    detection: Duration::from_micros(detection_us),
-                    took: Duration::from_micros(promotion_us),
-                };
-                let from = from.map(|seat| self.checked.name_of(seat));
-                self.history
-                    .on_promoted(Time(Timestamp::now()), from.clone(), promotion);
-                self.note_ledger();
-                self.on_active(epoch);
-                self.tell_promotion(cause, from);
-            }
-            Notice::Resumed { epoch } => self.on_active(epoch),
-            Notice::EpochRaised { epoch } => self.active_epoch = self.active_epoch.map(|_| epoch),
-            Notice::Demoted { cause, .. } => {
-                self.active_epoch = None;
-                self.desk.on_demoted();
-                self.note_moved_for_health();
-                self.tell_role();
-                self.tell_hooks(HookEvent::Demote, Some(crd_cause(cause).to_string()), None);
-                self.silence_addresses();
-                self.supervisor.on_role(false);
-            }
-            Notice::RestartedInPlace { reason, .. } => {
-                self.note_restarted(moves::suppression_reason(reason));
-                self.history.on_restarted_in_place();
-                self.note_ledger();
-            }
-            Notice::SwitchoverRefused { reason } => self.on_refused(reason),
-            Notice::SeatsChanged => {}
-            Notice::Left => {
-                self.end = End::Left;
-                self.send(ToCore::EndGuard);
-            }
-        }
-    }
-
-    fn on_active(&mut self, epoch: Epoch) {
-        self.active_epoch = Some(epoch);
-        self.may_take_over_until = None;
-        self.supervisor.on_role(true);
-        self.move_traffic(epoch);
-        self.tell_role();
-        if let Some(configured) = &self.configured {
-            configured.link(true);
-        }
-        self.register_trunks();
-    }
-
     fn on_done(&mut self, done: Done) {
         match done {
             Done::ApiReachable(is_reachable) => self.is_api_reachable = is_reachable,
@@ -445,6 +401,7 @@ impl Services {
                     self.note_ledger();
                 }
             }
+            Done::SeatsDiffer => self.ask(&Input::Command(Command::LookAtSeats)),
             Done::MayLeave => self.ask(&Input::Command(Command::Leave)),
             Done::Sensor(name, reading) => self.on_sensor(&name, reading),
             Done::Unregistered => self.on_unregistered(),
@@ -478,16 +435,6 @@ impl Services {
             .min(IDLE)
     }
 
-    fn tell_promotion(&self, cause: Cause, from: Option<String>) {
-        let why = Some(crd_cause(cause).to_string());
-        self.tell_hooks(HookEvent::Promote, why.clone(), from.clone());
-        if !cause.is_planned() {
-            self.tell_hooks(HookEvent::Failover, why, from);
-        } else if cause == Cause::Drill {
-            self.tell_hooks(HookEvent::Drill, why, from);
-        }
-    }
-
     /// Whether this node could take over, or serves as it should.
     fn is_ready(&self) -> bool {
         let is_on_trial = self.rollover.is_trying();
@@ -501,19 +448,6 @@ impl Services {
         (0..count).map(Seat).filter(|seat| *seat != own).collect()
     }
 
-    fn tell_condition(&mut self) {
-        let condition = Condition {
-            is_ready: self.is_ready(),
-            is_api_reachable: self.is_api_reachable,
-            rank: self.health.assessment.status.level as u8,
-            is_held_back: self.is_held_back(),
-        };
-        if self.told_condition != Some(condition) {
-            self.told_condition = Some(condition);
-            self.ask(&Input::Condition(condition));
-        }
-    }
-
     fn ask(&self, input: &Input) {
         self.send(ToCore::Input(Box::new(*input)));
     }
@@ -523,91 +457,6 @@ impl Services {
             self.metrics.queue_full.inc();
         }
     }
-
-    fn note_ledger(&self) {
-        self.metrics
-            .ledger_digest
-            .store(self.history.digest(), Ordering::Relaxed);
-        for record in self.history.ledger().entries.values() {
-            let gauge = self.metrics.moves.get_or_create(&Reason {
-                reason: record.cause.as_str(),
-            });
-            let count = self
-                .history
-                .ledger()
-                .entries
-                .values()
-                .filter(|other| other.cause == record.cause)
-                .count();
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-    }
-
-    fn publish(&mut self) {
-        let view = *self.channels.view.borrow_and_update();
-        if !view.has_started {
-            return;
-        }
-        self.metrics
-            .active
-            .set(i64::from(view.role == Role::Active));
-        self.metrics.epoch.set(view.epoch.cast_signed());
-        let slow = slow_link(&self.checked, &view);
-        let switchover = self.switchover_status();
-        let known = Known {
-            view,
-            phase: self.supervisor.phase(),
-            is_ready: self.is_ready(),
-            is_terminating: self.end != End::NotAsked,
-            version: self
-                .booted
-                .as_ref()
-                .and_then(|booted| booted.version.as_deref()),
-            config_hash: self
-                .configured
-                .as_ref()
-                .map(|configured| configured.snapshot.hash.as_str()),
-            problem: self
-                .crash
-                .as_ref()
-                .or(self.fault.as_ref())
-                .or_else(|| self.host.as_ref()?.problem())
-                .or(self.config_problem.as_ref())
-                .or(self.schedule_problem.as_ref())
-                .or(slow.as_ref()),
-            health: &self.health.assessment.status,
-            switchover: switchover.as_ref(),
-            is_cold: self.checked.file.asterisk.standby == StandbyMode::Cold,
-            ledger: self.history.ledger(),
-        };
-        let checked = self.checked.clone();
-        self.channels.report.send_if_modified(|before| {
-            let report = build_report(&checked, &known, Some(before));
-            let is_new = **before != report;
-            if is_new {
-                *before = Arc::new(report);
-            }
-            is_new
-        });
-    }
-}
-
-/// The report of a node of which nothing is known yet.
-pub fn first_report(checked: &Checked, history: &History) -> Report {
-    let known = Known {
-        view: crate::daemon::view_before_start(),
-        phase: Phase::Held,
-        is_ready: false,
-        is_terminating: false,
-        version: None,
-        config_hash: None,
-        problem: None,
-        health: &HealthStatus::default(),
-        switchover: None,
-        is_cold: false,
-        ledger: history.ledger(),
-    };
-    build_report(checked, &known, None)
 }
 
 fn now() -> BootTime {

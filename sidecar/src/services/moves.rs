@@ -90,7 +90,9 @@ impl Services {
         match begun {
             Ok(step) => {
                 tracing::info!(who, ?cause, to, strategy = ?wish.strategy, "a switchover begins");
-                step.into_iter().for_each(|step| self.take_step(step));
+                if let Some(step) = step {
+                    self.take_step(step);
+                }
                 Ok(())
             }
             Err(objection) => {

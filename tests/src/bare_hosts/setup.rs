@@ -12,7 +12,9 @@ use pbx_crds::sidecar_config::{
     AsteriskConfig, FenceConfig, HeartbeatConfig, LinkAddress, NetworkConfig, PeerConfig,
     SidecarConfig, VipConfig,
 };
-use pbx_crds::sidecar_doors::{DoorsConfig, DroongaDoor, SysadmDoor};
+use pbx_crds::sidecar_doors::{
+    AmiDoor, DoorsConfig, DroongaDoor, HaastDoor, HeartbeatDoor, SysadmDoor,
+};
 
 use super::{BareHosts, VIP, VIP6, name_of, write};
 use crate::netns::HOST_LINK;
@@ -20,19 +22,25 @@ use crate::progress::output_of;
 
 /// Where an Asterisk without a floating address listens.
 const ANY: &str = "0.0.0.0";
+/// Of the AMI hub.
+const AMI_PORT: u16 = 5038;
+const AMI_USERS: &str = "- {name: desk, secret: s3cret, read: all, write: all}\n";
 const KEY: [u8; 32] = [0x5a; 32];
+/// HAAst's socket in a host's home.
+pub(super) const HAAST_SOCKET: &str = "haast.sock";
 /// What the doors of each host ask for.
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 impl BareHosts {
     pub(super) fn prepare(&self, index: usize) -> Result<()> {
         let home = self.home(index);
-        for part in ["root", "upper", "work", "config", "record", "user"] {
+        for part in ["root", "upper", "work", "config", "record", "user", "spool"] {
             let path = home.join(part);
             fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         }
         mount_root(&home, &self.rootfs)?;
         write(&home.join("user/pjsip.conf"), self.pjsip().as_bytes())?;
+        write(&home.join("ami-users.yaml"), AMI_USERS.as_bytes())?;
         for (name, text) in &self.settings.files {
             write(&home.join("user").join(name), text.as_bytes())?;
         }
@@ -173,8 +181,22 @@ impl BareHosts {
 fn doors(home: &Path) -> DoorsConfig {
     DoorsConfig {
         token_file: Some(home.join("token")),
+        haast: Some(HaastDoor {
+            socket: Some(home.join(HAAST_SOCKET)),
+            listen: None,
+        }),
+        heartbeat: Some(HeartbeatDoor {
+            socket: home.join("heartbeat/register"),
+            apiauth: Vec::new(),
+        }),
         sysadm: Some(SysadmDoor::default()),
         droonga: Some(DroongaDoor::default()),
+        ami: Some(AmiDoor {
+            listen: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, AMI_PORT))),
+            users_file: Some(home.join("ami-users.yaml")),
+            spool_dir: Some(home.join("spool")),
+            ..AmiDoor::default()
+        }),
         ..DoorsConfig::default()
     }
 }

@@ -126,7 +126,7 @@ pub fn reload(hosts: &BareHosts, calls: usize, mark: &str) -> Result<(usize, Dur
     }
     wait_until(
         "the active to have the new files",
-        Duration::from_secs(60),
+        Duration::from_mins(1),
         || Ok(hosts.report(active)?.config_hash != before.config_hash),
     )?;
     let took = began.elapsed();

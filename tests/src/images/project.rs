@@ -83,6 +83,21 @@ pub fn build_programs(profile: Profile) -> Result<PathBuf> {
     Ok(target.join(TARGET).join(profile.name()))
 }
 
+/// Compiles the AMI hub alone, and returns the program.
+pub fn build_ami_hub(profile: Profile) -> Result<PathBuf> {
+    let target = target_folder()?;
+    let step = Step::begin(
+        "The AMI hub: compiling",
+        "1 minute, seconds when little changed",
+    );
+    let mut command = cargo();
+    command.args(["build", "--profile", profile.name(), "--package", "pbx-ami"]);
+    let log = crate::tools::log_path("ami-hub")?;
+    step.run(command.env("CARGO_TARGET_DIR", &target), &log)?;
+    step.done();
+    Ok(target.join(profile.name()).join("pbx-ami"))
+}
+
 /// Operator and sidecar.
 fn build_own_images(profile: Profile, target: &Path) -> Result<(Image, Image)> {
     compile(profile, target)?;

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
+mod ami;
 mod asterisk;
 mod e2e;
 mod failover;
@@ -13,6 +14,8 @@ mod latency;
 /// What to measure.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// The AMI hub against Asterisk's own manager, on a real Asterisk (needs root; up to 10 minutes)
+    Ami(ami::Arguments),
     /// Failovers of the whole system on the local cluster, from the cause to the first answer (needs root; up to 30 minutes)
     E2e(e2e::Arguments),
     /// An Asterisk that hangs, drains and reloads, on bare hosts (needs root; 15 minutes)
@@ -26,6 +29,7 @@ pub(crate) enum Command {
 /// Carries out one command.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
+        Command::Ami(arguments) => ami::run(&arguments),
         Command::Asterisk(arguments) => asterisk::run(&arguments),
         Command::E2e(arguments) => e2e::run(&arguments),
         Command::Latency(arguments) => latency::run(&arguments),

@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};
-use pbx_crds::quorum::{QuorumRecord, SeatsRecord};
+use pbx_crds::quorum::QuorumRecord;
 use pbx_crds::status::WitnessStatus;
 use pbx_crds::{PbxCluster, names};
 
@@ -31,15 +31,12 @@ impl Objects<'_> {
         let found: Option<PbxCluster> = self.get(name).await?;
         let status = found.and_then(|cluster| cluster.status).unwrap_or_default();
         let epoch = u64::try_from(status.epoch.unwrap_or(0)).unwrap_or(0);
-        let count = self.cluster.nodes;
         let Some(witness) = &status.witness else {
             self.write_empty_map().await?;
-            return Ok(QuorumRecord::first(count));
+            return Ok(QuorumRecord::first(self.cluster.nodes));
         };
-        Ok(QuorumRecord::created(
-            epoch,
-            SeatsRecord::from_status(witness, count),
-        ))
+        // The number that the lost Lease had, or was about to get: the spec's may be another by now.
+        Ok(QuorumRecord::made_again(epoch, witness))
     }
 
     async fn write_empty_map(&self) -> Result<(), ApplyError> {

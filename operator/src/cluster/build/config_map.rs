@@ -38,9 +38,13 @@ pub fn sidecar_yaml(cluster: &ValidatedCluster) -> String {
         .expect("a sidecar's file holds texts, numbers and lists only")
 }
 
-/// Of the sidecars' file.
-pub fn file_hash(sidecar_yaml: &str) -> String {
-    short_hex(&Sha256::digest(sidecar_yaml))
+/// Of the sidecars' file. The number of nodes is no part of it: running sidecars learn it from the seat map, so another node comes or
+/// goes without replacing the others.
+pub fn file_hash(cluster: &ValidatedCluster) -> String {
+    let mut config = sidecar_config(cluster);
+    config.nodes.clear();
+    let rest = serde_yaml::to_string(&config).expect("as the whole file");
+    short_hex(&Sha256::digest(rest))
 }
 
 /// Folder of the user's ConfigMap in the sidecar.

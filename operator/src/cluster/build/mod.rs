@@ -58,7 +58,7 @@ pub fn build(cluster: &ValidatedCluster) -> Resources {
     let stateful_set = match &cluster.config {
         // The sidecars take changed files of the user by themselves, see their `asterisk/reload.rs`.
         Config::Present { .. } => {
-            let hash = config_map::file_hash(&sidecar_yaml);
+            let hash = config_map::file_hash(cluster);
             Some(stateful_set::build(cluster, &hash))
         }
         Config::Missing => None,

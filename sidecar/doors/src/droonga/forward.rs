@@ -8,7 +8,7 @@
 use rmp::encode::{write_map_len, write_str};
 use thiserror::Error;
 
-use super::msgpack::{self, MsgpackError};
+use super::msgpack::{self, MsgpackError, Scanner};
 
 /// The longest message of a client.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -55,14 +55,45 @@ pub struct Forward<'a> {
     pub chunk: Option<&'a str>,
 }
 
-/// The first message of `bytes` and how many of them it takes; `None`: more are needed.
-pub fn split(bytes: &[u8]) -> Result<Option<(Forward<'_>, usize)>, ForwardError> {
-    match msgpack::split_value(bytes) {
-        Ok((value, _)) if value.len() > MAX_BYTES => Err(ForwardError::TooLong),
-        Ok((value, _)) => Ok(Some((parse(value)?, value.len()))),
-        Err(MsgpackError::Incomplete) if bytes.len() < MAX_BYTES => Ok(None),
-        Err(MsgpackError::Incomplete) => Err(ForwardError::TooLong),
-        Err(error) => Err(error.into()),
+/// Bytes as they arrive, taken out message by message.
+#[derive(Debug, Default)]
+pub struct Messages {
+    bytes: Vec<u8>,
+    scanner: Scanner,
+}
+
+impl Messages {
+    /// Whether nothing waits for the rest of its message.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes have arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The length of the next whole message, to be [parsed](Self::parse) and [taken out](Self::take_out).
+    pub fn next_length(&mut self) -> Result<Option<usize>, ForwardError> {
+        let length = match self.bytes.len() {
+            0 => None,
+            _ => self.scanner.length(&self.bytes)?,
+        };
+        if length.unwrap_or(self.bytes.len()) > MAX_BYTES {
+            return Err(ForwardError::TooLong);
+        }
+        Ok(length)
+    }
+
+    /// The message of the first `length` bytes.
+    pub fn parse(&self, length: usize) -> Result<Forward<'_>, ForwardError> {
+        parse(&self.bytes[..length])
+    }
+
+    /// The first `length` bytes are done with.
+    pub fn take_out(&mut self, length: usize) {
+        self.bytes.drain(..length);
+        self.scanner = Scanner::default();
     }
 }
 
@@ -135,16 +166,30 @@ pub fn ack(chunk: &str) -> Vec<u8> {
     bytes
 }
 
-/// Any bytes: no panic, and what is split off lies within them.
+/// Any bytes in any pieces: no panic, and the same messages as in one piece.
 pub fn fuzz_one(bytes: &[u8]) {
-    let mut rest = bytes;
-    while let Ok(Some((forward, length))) = split(rest) {
-        assert!(0 < length && length <= rest.len(), "a message has bytes");
-        for record in &forward.records {
-            super::message::parse(record);
+    let piece = 1 + bytes.first().map_or(0, |byte| usize::from(*byte));
+    let [whole, in_pieces] = [bytes.len().max(1), piece].map(|piece| lengths(bytes, piece));
+    assert_eq!(whole, in_pieces, "pieces change nothing");
+}
+
+fn lengths(bytes: &[u8], piece: usize) -> Vec<usize> {
+    let mut messages = Messages::default();
+    let mut lengths = Vec::new();
+    for piece in bytes.chunks(piece) {
+        messages.push(piece);
+        while let Ok(Some(length)) = messages.next_length() {
+            let Ok(forward) = messages.parse(length) else {
+                return lengths;
+            };
+            for record in &forward.records {
+                super::message::parse(record);
+            }
+            lengths.push(length);
+            messages.take_out(length);
         }
-        rest = &rest[length..];
     }
+    lengths
 }
 
 #[cfg(test)]
@@ -155,9 +200,21 @@ mod tests {
 
     const RECORD: &[u8] = b"\x81\xa1a\x01";
 
+    /// The first message and its length.
+    fn first(bytes: &[u8]) -> Result<Option<usize>, ForwardError> {
+        let mut messages = Messages::default();
+        messages.push(bytes);
+        let length = messages.next_length()?;
+        length.map_or(Ok(None), |length| {
+            messages.parse(length).map(|_| Some(length))
+        })
+    }
+
     fn framed(parts: &[&[u8]]) -> Vec<u8> {
         let mut bytes = vec![0x90 | parts.len() as u8];
-        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
         bytes
     }
 
@@ -176,20 +233,22 @@ mod tests {
             ),
             (framed(&[b"\xa1t", &packed, option]), 2),
         ] {
-            let (forward, length) = split(&bytes).unwrap().unwrap();
-            assert_eq!(length, bytes.len());
+            let mut messages = Messages::default();
+            for (at, byte) in bytes.iter().enumerate() {
+                messages.push(&[*byte]);
+                let expected = (at + 1 == bytes.len()).then_some(bytes.len());
+                assert_eq!(messages.next_length(), Ok(expected));
+            }
+            let forward = messages.parse(bytes.len()).unwrap();
             assert_eq!(forward.records, vec![RECORD; count]);
             assert_eq!(forward.chunk, Some("id"));
-            for cut in 0..bytes.len() {
-                assert_eq!(split(&bytes[..cut]), Ok(None));
-            }
         }
         assert_eq!(ack("id"), b"\x81\xa3ack\xa2id");
     }
 
     #[test]
     fn a_heartbeat_has_no_records_and_other_values_are_no_messages() {
-        assert_eq!(split(b"\xc0"), Ok(Some((Forward::default(), 1))));
+        assert_eq!(parse(b"\xc0"), Ok(Forward::default()));
         for bytes in [
             &b"\x01"[..],
             b"\x80",
@@ -197,23 +256,23 @@ mod tests {
             b"\x91\xa1t",
             b"\x92\x01\x02",
         ] {
-            assert!(split(bytes).is_err(), "{bytes:?}");
+            assert!(first(bytes).is_err(), "{bytes:?}");
         }
         let compressed = framed(&[b"\xa1t", b"\xc4\x01\xc0", b"\x81\xaacompressed\xa4gzip"]);
-        assert_eq!(split(&compressed), Err(ForwardError::Compressed));
+        assert_eq!(first(&compressed), Err(ForwardError::Compressed));
     }
 
     #[test]
     fn a_bomb_is_refused_at_its_bound() {
         let mut bytes = vec![0xdd, 0xff, 0xff, 0xff, 0xff];
-        bytes.resize(MAX_BYTES, 0xc0);
-        assert_eq!(split(&bytes), Err(ForwardError::TooLong));
+        bytes.resize(MAX_BYTES + 1, 0xc0);
+        assert_eq!(first(&bytes), Err(ForwardError::TooLong));
         let many = [
             &[0x92, 0xa1, b't', 0xdc, 0x08, 0x00][..],
             &[0x92, 1, 0x80].repeat(2048),
         ]
         .concat();
-        assert_eq!(split(&many), Err(ForwardError::TooMany));
+        assert_eq!(first(&many), Err(ForwardError::TooMany));
     }
 
     proptest! {

@@ -23,34 +23,57 @@ pub enum MsgpackError {
     Kind,
 }
 
-/// The bytes of the first value of `bytes`, and the rest.
-pub fn split_value(bytes: &[u8]) -> Result<(&[u8], &[u8]), MsgpackError> {
-    let mut rest = bytes;
-    // How many values are still to come, of each container that is open.
-    let mut open = [0_u64; MAX_DEPTH];
-    let mut depth = 0;
-    loop {
-        let (head, after) = Head::read(rest)?;
-        rest = after.get(head.skip..).ok_or(MsgpackError::Incomplete)?;
-        if head.values > 0 {
-            if depth == MAX_DEPTH {
-                return Err(MsgpackError::TooDeep);
+/// Finds the end of a value whose bytes arrive in pieces: each byte is looked at once, however small the pieces are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scanner {
+    /// Bytes before it are of heads that were read.
+    at: usize,
+    /// How many values are still to come, of each container that is open.
+    open: [u64; MAX_DEPTH],
+    depth: usize,
+}
+
+impl Scanner {
+    /// The length of the value that `bytes` begin with; `None`: more are needed, behind the same.
+    pub fn length(&mut self, bytes: &[u8]) -> Result<Option<usize>, MsgpackError> {
+        loop {
+            match self.advance(bytes) {
+                Ok(true) => return Ok(Some(self.at)),
+                Ok(false) => {}
+                Err(MsgpackError::Incomplete) => return Ok(None),
+                Err(error) => return Err(error),
             }
-            open[depth] = head.values;
-            depth += 1;
-            continue;
-        }
-        while depth > 0 {
-            open[depth - 1] -= 1;
-            if open[depth - 1] > 0 {
-                break;
-            }
-            depth -= 1;
-        }
-        if depth == 0 {
-            return Ok(bytes.split_at(bytes.len() - rest.len()));
         }
     }
+
+    /// Reads one head; whether the value has ended with it.
+    fn advance(&mut self, bytes: &[u8]) -> Result<bool, MsgpackError> {
+        let (head, after) = Head::read(&bytes[self.at..])?;
+        let rest = after.get(head.skip..).ok_or(MsgpackError::Incomplete)?;
+        self.at = bytes.len() - rest.len();
+        if head.values > 0 {
+            let open = self.open.get_mut(self.depth);
+            *open.ok_or(MsgpackError::TooDeep)? = head.values;
+            self.depth += 1;
+            return Ok(false);
+        }
+        while self.depth > 0 {
+            let open = &mut self.open[self.depth - 1];
+            *open -= 1;
+            if *open > 0 {
+                return Ok(false);
+            }
+            self.depth -= 1;
+        }
+        Ok(true)
+    }
+}
+
+/// The bytes of the first value of `bytes`, and the rest.
+pub fn split_value(bytes: &[u8]) -> Result<(&[u8], &[u8]), MsgpackError> {
+    let length = Scanner::default().length(bytes)?;
+    let length = length.ok_or(MsgpackError::Incomplete)?;
+    Ok(bytes.split_at(length))
 }
 
 /// The values of an array, one after the other.

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::forward::{self, Forward, ForwardError};
+use super::forward::{self, Forward, ForwardError, Messages};
 use super::message::{self, Outcome, ReplyTo, Request};
 use super::status::{Naming, Status, status};
 use crate::view::View;
@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_mins(10);
 /// After a failed `accept`, such as without free descriptors.
 const CALM: Duration = Duration::from_millis(50);
-const PIECE_BYTES: usize = 16 << 10;
+/// Read at once; it is part of each idle client.
+const PIECE_BYTES: usize = 4 << 10;
 
 /// Droonga's door. Cheap to clone.
 #[derive(Clone)]
@@ -74,24 +75,20 @@ impl Droonga {
     }
 
     async fn serve_one(&self, mut socket: TcpStream, from: SocketAddr) -> Result<(), &'static str> {
-        let mut bytes = Vec::new();
+        let mut messages = Messages::default();
         loop {
-            let patience = if bytes.is_empty() { IDLE } else { PATIENCE };
-            let Ok(is_open) = timeout(patience, read_more(&mut socket, &mut bytes)).await else {
-                return if bytes.is_empty() {
-                    Ok(())
-                } else {
-                    Err("Slow")
-                };
+            let is_between = messages.is_empty();
+            let patience = if is_between { IDLE } else { PATIENCE };
+            let Ok(is_open) = timeout(patience, read_more(&mut socket, &mut messages)).await else {
+                return if is_between { Ok(()) } else { Err("Slow") };
             };
             if !is_open {
                 return Ok(());
             }
-            while let Some((forward, length)) =
-                forward::split(&bytes).map_err(ForwardError::reason)?
-            {
+            while let Some(length) = messages.next_length().map_err(ForwardError::reason)? {
+                let forward = messages.parse(length).map_err(ForwardError::reason)?;
                 self.answer(&mut socket, from, &forward).await?;
-                bytes.drain(..length);
+                messages.take_out(length);
             }
         }
     }
@@ -148,11 +145,11 @@ fn is_own_address(reply_to: &ReplyTo, from: IpAddr) -> bool {
     is_loopback || named.is_ok_and(|named| named.to_canonical() == from.to_canonical())
 }
 
-async fn read_more(socket: &mut TcpStream, bytes: &mut Vec<u8>) -> bool {
+async fn read_more(socket: &mut TcpStream, messages: &mut Messages) -> bool {
     let mut piece = [0; PIECE_BYTES];
     let read = socket.read(&mut piece).await;
     let length = read.unwrap_or(0);
-    bytes.extend_from_slice(&piece[..length]);
+    messages.push(&piece[..length]);
     length > 0
 }
 

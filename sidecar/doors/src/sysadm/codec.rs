@@ -1,4 +1,4 @@
-//! SysAdm's messages: JSON texts of a websocket. Pure; bounded by the size of a text and the depth that serde_json allows.
+//! SysAdm's messages: JSON texts of a websocket. Pure; bounded by the size of a text and the depth that `serde_json` allows.
 //!
 //! What a client sends is one [`Request`]; what is not understood is one too, so that it is answered with an error under its own
 //! id. `events/subscribe` and `events/unsubscribe` take a text or a list, with hyphens or underscores.

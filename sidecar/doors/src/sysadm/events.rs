@@ -36,9 +36,8 @@ impl Storage {
 
     fn priority(&self) -> &'static str {
         match self.capacity_percent() {
-            _ if self.is_read_only => "9 - CRITICAL",
-            95.. => "9 - CRITICAL",
-            90..95 => "6 - WARNING",
+            percent if percent >= 95 || self.is_read_only => "9 - CRITICAL",
+            90.. => "6 - WARNING",
             _ => "0 - INFO",
         }
     }
@@ -213,6 +212,7 @@ pub fn bridge(connections: &[String]) -> String {
 }
 
 /// Three digits at least, as `zpool list` has them: 107G, 13.1G.
+#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn human(bytes: u64) -> String {
     let mut amount = bytes as f64;
     let mut unit = 0;

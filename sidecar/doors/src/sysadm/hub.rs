@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 use super::codec::Topic;
 use super::events::{self, Class, Form, Preserved, Priority, Storage};
@@ -18,6 +19,8 @@ use crate::view::View;
 const EVENTS_KEPT: usize = 256;
 /// How often storage is looked at.
 const STORAGE_PERIOD: Duration = Duration::from_secs(30);
+/// A healthy file system answers at once.
+const STORAGE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An event on its way to the clients.
 #[derive(Clone, Debug)]
@@ -98,14 +101,16 @@ impl Hub {
         self.tell(Topic::Dispatcher, events::dispatcher(job, Form::Plain));
     }
 
-    /// A file system that does not answer holds up a thread of its own, and this loop no longer than the deadline.
+    /// A file system that does not answer holds up one thread of its own, and this loop no longer than the deadline.
     async fn look(&self, system: &mut System, folders: Vec<(String, PathBuf)>) {
-        let looked = spawn_blocking(move || (storage::hostname(), storage::look(&folders)));
-        let Ok(Ok((hostname, storage))) = tokio::time::timeout(STORAGE_PERIOD / 10, looked).await
-        else {
+        let look = move || (storage::hostname(), storage::look(&folders));
+        let looking = system.looking.get_or_insert_with(|| spawn_blocking(look));
+        let Ok(looked) = timeout(STORAGE_PATIENCE, looking).await else {
             tracing::warn!("a file system of the node's data does not answer");
             return;
         };
+        system.looking = None;
+        let (hostname, storage) = looked.expect("a look at storage never panics");
         let is_news = system.on_look(hostname, &storage);
         let text: Arc<str> =
             events::system_state(&system.hostname, system.has_changed, &storage).into();
@@ -190,6 +195,8 @@ struct System {
     hostname: String,
     has_changed: bool,
     alarms: Vec<(String, u64, bool)>,
+    /// A look that has not come back yet.
+    looking: Option<JoinHandle<(String, Vec<Storage>)>>,
 }
 
 impl System {

@@ -10,8 +10,8 @@ use pbx_core::{
 use pbx_guard::deadline::{Deadline, Verdict};
 
 use super::pod::{Cell, NOW, Order, Pod, Process};
-use super::scenario::Scenario;
-use super::state::{Call, State};
+use super::scenario::{STEP, Scenario};
+use super::state::{Call, State, Ticks};
 
 impl Scenario {
     /// One input to a pod's node, and all that follows in no time.
@@ -37,7 +37,7 @@ impl Scenario {
         pod.orders.clear();
         pod.said.clear();
         let used = state.used;
-        let lives = used.crashes + used.restarts + used.amnesias + used.replacements;
+        let lives = used.crashes + used.restarts + used.amnesias + used.replacements + used.resizes;
         let start = Start {
             now: NOW,
             incarnation: Incarnation(10 + u64::from(lives)),
@@ -52,10 +52,11 @@ impl Scenario {
         let settings = Settings {
             seat: pod.seat,
             occupant: pod.occupant,
-            nodes: self.nodes,
+            nodes: self.nodes.max(pod.seat.0 + 1),
             timing: self.timing,
             traffic_needs_api: false,
             preferred_seat: None,
+            on_quorum_loss: self.on_quorum_loss,
             fixed_seats: None,
         };
         let mut effects = Vec::new();
@@ -127,6 +128,45 @@ impl Scenario {
             version: lost.version + 1,
             content,
         });
+    }
+
+    /// A pod that is told to end; its seat is not filled again.
+    pub(super) fn leave(&self, state: &mut State, index: usize) {
+        self.input(state, index, Input::Command(Command::Leave));
+    }
+
+    pub(super) fn look_at_seats(&self, state: &mut State, index: usize) {
+        self.input(state, index, Input::Command(Command::LookAtSeats));
+    }
+
+    /// R13: the number is raised over a free Lease, and lowered when the last seat is empty.
+    pub(super) fn may_resize(state: &State) -> bool {
+        let content = state.lease.map(|lease| lease.content);
+        let is_over = |content: LeaseContent| {
+            if content.seats.count.is_multiple_of(2) {
+                content.holder == Holder::Nobody
+            } else {
+                content.seats.occupants[usize::from(content.seats.count) - 1].is_none()
+            }
+        };
+        content.is_some_and(is_over)
+    }
+
+    /// The operator changes the number of seats; of more there is a new pod in the last one.
+    pub(super) fn resize(&self, state: &mut State) {
+        let Some(lease) = &mut state.lease else {
+            return;
+        };
+        let seats = &mut lease.content.seats;
+        lease.version += 1;
+        if seats.count.is_multiple_of(2) {
+            let seat = Seat(seats.count);
+            seats.count += 1;
+            self.replace(state, seat);
+        } else {
+            seats.count -= 1;
+            seats.occupants[usize::from(seats.count)] = None;
+        }
     }
 
     /// The guard takes its next order.
@@ -209,7 +249,7 @@ impl Scenario {
                 .binary_search(&version)
                 .map_or(0, |rank| rank as u64 + 1)
         };
-        let ticks = self.ticks();
+        let ticks = self.ticks_of(state);
         for index in 0..state.pods.len() {
             state.change(index, |pod| {
                 let by = ticks[usize::from(pod.seat.0)];
@@ -223,16 +263,35 @@ impl Scenario {
                     node.rebase(&rebase);
                 }
                 self.age(pod, by);
+                pod.behind_for = pod.behind_for.saturating_sub(u8::from(!pod.is_stopped));
             });
         }
         state.renumber(&rank);
-        state.age_letters(self);
+        state.age_letters(self, &ticks);
         for index in 0..state.pods.len() {
             self.hear_at_once(state, index);
             if !state.pods[index].is_paused {
                 self.input(state, index, Input::Tick);
             }
         }
+    }
+
+    fn ticks_of(&self, state: &State) -> Ticks {
+        let mut ticks = self.ticks();
+        for pod in state.pods.iter().filter(|pod| pod.is_stopped) {
+            ticks[usize::from(pod.seat.0)] = std::time::Duration::ZERO;
+        }
+        ticks
+    }
+
+    /// The machine stands still: as a pause, and its clock with it.
+    pub(super) fn stop_clock(&self, state: &mut State, index: usize) {
+        let longest = self.timing.witness_hold_alone.max(self.timing.deadtime);
+        state.change(index, |pod| {
+            pod.is_paused = true;
+            pod.is_stopped = true;
+            pod.behind_for = longest.as_nanos().div_ceil(STEP.as_nanos()) as u8;
+        });
     }
 
     fn age(&self, pod: &mut Pod, by: std::time::Duration) {
@@ -395,6 +454,8 @@ impl Pod {
             process: Process::Dead,
             is_ready: false,
             is_paused: false,
+            is_stopped: false,
+            behind_for: 0,
             orders: Vec::new(),
             said: Vec::new(),
         }

@@ -36,9 +36,13 @@ pub enum Action {
     Reboot { pod: usize },
     Restart { pod: usize, keeps_record: bool },
     Pause { pod: usize },
+    StopClock { pod: usize },
     Resume { pod: usize },
     Switchover { pod: usize },
     Replace { seat: u8 },
+    Leave { pod: usize },
+    Resize,
+    Look { pod: usize },
     NewLease,
 }
 
@@ -46,6 +50,8 @@ pub enum Action {
 pub const ONE_SERVES: &str = "at most one serves";
 /// No node breaks an invariant of its own.
 pub const UNBROKEN: &str = "no node breaks";
+/// Of two that serve, who hears that it is outranked stops at once (R15).
+pub const HEEDED: &str = "who is outranked stops";
 /// The check is not empty: the role moves.
 pub const MOVES: &str = "another serves";
 
@@ -83,7 +89,7 @@ pub fn explore(
         .spawn_bfs()
         .join();
     let discoveries = checker.discoveries();
-    let violation = [ONE_SERVES, UNBROKEN].iter().find_map(|name| {
+    let violation = [ONE_SERVES, UNBROKEN, HEEDED].iter().find_map(|name| {
         let path = discoveries.get(name)?;
         let actions: Vec<String> = path
             .clone()
@@ -149,6 +155,7 @@ impl Model for Scenario {
         vec![
             Property::always(ONE_SERVES, |_, state: &State| state.serving() <= 1),
             Property::always(UNBROKEN, |_, state: &State| !state.is_broken),
+            Property::always(HEEDED, |_, state: &State| !state.is_deaf),
             Property::sometimes(MOVES, |_, state: &State| {
                 state.pods[1..].iter().any(|pod| pod.process.is_serving())
             }),
@@ -189,6 +196,7 @@ impl Scenario {
             offer(is_left, Action::Restart { pod, keeps_record });
         }
         offer(used.pauses < limits.pauses, Action::Pause { pod });
+        offer(used.stops < limits.stops, Action::StopClock { pod });
         let is_active = node.view(NOW).role == Role::Active;
         offer(
             is_active && used.switchovers < limits.switchovers,
@@ -200,8 +208,33 @@ impl Scenario {
         if state.used.replacements < self.limits.replacements {
             actions.extend((0..self.nodes).map(|seat| Action::Replace { seat }));
         }
+        self.resizing(state, actions);
         if state.used.leases < self.limits.leases {
             actions.push(Action::NewLease);
+        }
+    }
+
+    /// The last node leaves in order; the operator changes the number; a shell finds another map in the Lease.
+    fn resizing(&self, state: &State, actions: &mut Vec<Action>) {
+        let Some(seats) = state.lease.map(|lease| lease.content.seats) else {
+            return;
+        };
+        for (pod, it) in state.pods.iter().enumerate() {
+            let view = it.node.as_ref().map(|node| node.view(NOW));
+            let Some(view) = view.filter(|_| !it.is_paused) else {
+                continue;
+            };
+            let is_last = it.seat.0 == 2 && seats.count == 3;
+            let leaves = matches!(view.role, Role::Leaving | Role::Left);
+            if is_last && !leaves && state.used.leaves < self.limits.leaves {
+                actions.push(Action::Leave { pod });
+            }
+            if state.used.resizes > 0 && view.seats.is_some_and(|own| own.count != seats.count) {
+                actions.push(Action::Look { pod });
+            }
+        }
+        if state.used.resizes < self.limits.resizes && Self::may_resize(state) {
+            actions.push(Action::Resize);
         }
     }
 
@@ -210,7 +243,9 @@ impl Scenario {
             Action::Advance => self.advance(state),
             Action::Deliver { letter } => {
                 let letter = state.letters.remove(letter);
+                let is_told = state.tells_of_rival(&letter);
                 self.input(state, letter.to, Input::Message(letter.message));
+                state.is_deaf |= is_told && state.goes_on(letter.to);
             }
             Action::Duplicate { letter } => {
                 state.used.duplicates += 1;
@@ -223,7 +258,11 @@ impl Scenario {
             Action::LoseAnswer { call } => self.answer_call(state, call, true),
             Action::Boot { pod } => self.boot(state, pod),
             Action::Reboot { pod } => self.start(state, pod, false),
-            Action::Resume { pod } => state.change(pod, |pod| pod.is_paused = false),
+            Action::Look { pod } => self.look_at_seats(state, pod),
+            Action::Resume { pod } => state.change(pod, |pod| {
+                pod.is_paused = false;
+                pod.is_stopped = false;
+            }),
             fault => self.fault(state, fault),
         }
     }
@@ -248,6 +287,10 @@ impl Scenario {
                 used.pauses += 1;
                 state.change(pod, |pod| pod.is_paused = true);
             }
+            Action::StopClock { pod } => {
+                used.stops += 1;
+                self.stop_clock(state, pod);
+            }
             Action::Switchover { pod } => {
                 used.switchovers += 1;
                 self.switch_over(state, pod);
@@ -255,6 +298,14 @@ impl Scenario {
             Action::Replace { seat } => {
                 used.replacements += 1;
                 self.replace(state, Seat(seat));
+            }
+            Action::Leave { pod } => {
+                used.leaves += 1;
+                self.leave(state, pod);
+            }
+            Action::Resize => {
+                used.resizes += 1;
+                self.resize(state);
             }
             Action::NewLease => {
                 used.leases += 1;

@@ -26,6 +26,10 @@ pub struct Pod {
     pub is_ready: bool,
     /// All its processes stand still.
     pub is_paused: bool,
+    /// Its clock too: the whole machine stands still.
+    pub is_stopped: bool,
+    /// For so many more of its own ticks it may count on votes that are over, since its clock stood still (R15).
+    pub behind_for: u8,
     /// Orders on their way to the guard.
     pub orders: Vec<Order>,
     /// What the guard said, on its way back.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pbx_core::{MAX_NODES, Rule, Timing};
+use pbx_core::{MAX_NODES, OnQuorumLoss, Rule, Timing};
 
 use super::state::{Ticks, Used};
 
@@ -38,6 +38,8 @@ pub struct Scenario {
     pub most_epochs: u64,
     /// A rule that is dropped.
     pub without: Option<Rule>,
+    /// As in [`pbx_core::Settings`].
+    pub on_quorum_loss: OnQuorumLoss,
     /// The guard takes deadlines that have passed (R3 dropped).
     pub guard_takes_late: bool,
 }
@@ -50,12 +52,14 @@ pub const NOTHING: Used = Used {
     restarts: 0,
     amnesias: 0,
     pauses: 0,
+    stops: 0,
     deaths: 0,
     switchovers: 0,
     duplicates: 0,
     replacements: 0,
     leases: 0,
     leaves: 0,
+    resizes: 0,
 };
 
 /// T is four steps, warntime two: everything happens at a step, or in no time. Legal to the core, as a test asserts.
@@ -83,11 +87,12 @@ const PLAIN: Scenario = Scenario {
     slow_guard: false,
     most_epochs: 3,
     without: None,
+    on_quorum_loss: OnQuorumLoss::Demote,
     guard_takes_late: false,
 };
 
 /// All that is checked, smallest first.
-pub const SCENARIOS: [Scenario; 9] = [
+pub const SCENARIOS: [Scenario; 18] = [
     Scenario {
         name: "two",
         limits: Used {
@@ -126,6 +131,14 @@ pub const SCENARIOS: [Scenario; 9] = [
         ..PLAIN
     },
     Scenario {
+        name: "two-stops",
+        limits: Used {
+            stops: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scenario {
         name: "two-drift",
         timing: Timing {
             clock_drift_ppm: 60_000,
@@ -145,6 +158,20 @@ pub const SCENARIOS: [Scenario; 9] = [
         ..PLAIN
     },
     Scenario {
+        name: "three-stops",
+        nodes: 3,
+        limits: Used {
+            stops: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scenario {
+        name: "continue",
+        on_quorum_loss: OnQuorumLoss::Continue,
+        ..PLAIN
+    },
+    Scenario {
         name: "alone",
         from: From::Alone,
         limits: Used {
@@ -161,6 +188,63 @@ pub const SCENARIOS: [Scenario; 9] = [
             crashes: 1,
             ..NOTHING
         },
+        ..PLAIN
+    },
+    Scenario {
+        name: "grow",
+        limits: Used {
+            resizes: 1,
+            crashes: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scenario {
+        name: "shrink",
+        nodes: 3,
+        limits: Used {
+            leaves: 1,
+            resizes: 1,
+            crashes: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scenario {
+        name: "grow-shrink",
+        limits: Used {
+            leaves: 1,
+            resizes: 2,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scenario {
+        name: "three-seats",
+        nodes: 3,
+        limits: Used {
+            replacements: 1,
+            crashes: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scenario {
+        name: "seats-again",
+        limits: Used {
+            replacements: 2,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scenario {
+        name: "seats-pause",
+        limits: Used {
+            replacements: 1,
+            pauses: 1,
+            ..NOTHING
+        },
+        slow_guard: true,
         ..PLAIN
     },
     Scenario {

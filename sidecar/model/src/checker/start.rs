@@ -102,6 +102,7 @@ impl Scenario {
             calls: Vec::new(),
             used: Used::default(),
             is_broken: false,
+            is_deaf: false,
         };
         for seat in 0..self.nodes {
             let mut pod = Pod::new(Seat(seat), Occupant(1_000 + u128::from(seat)));

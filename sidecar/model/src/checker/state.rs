@@ -2,7 +2,9 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use pbx_core::{ApiAnswer, ApiCall, Body, CallId, LeaseView, MAX_NODES, Message, moved};
+use pbx_core::{
+    ApiAnswer, ApiCall, Body, CallId, LeaseView, MAX_NODES, Message, Node, Role, moved,
+};
 
 use super::pod::{Cell, NOW, Pod};
 use super::scenario::Scenario;
@@ -22,6 +24,8 @@ pub struct State {
     pub used: Used,
     /// A node broke one of its own invariants.
     pub is_broken: bool,
+    /// A node went on serving though it heard of one that serves under a higher epoch (R15).
+    pub is_deaf: bool,
 }
 
 /// A message on its way.
@@ -57,6 +61,8 @@ pub struct Used {
     pub amnesias: u8,
     /// Pods that stood still.
     pub pauses: u8,
+    /// Machines that stood still, clock and all.
+    pub stops: u8,
     /// Asterisks that died by themselves.
     pub deaths: u8,
     /// Switchovers that were ordered.
@@ -69,15 +75,42 @@ pub struct Used {
     pub leases: u8,
     /// Pods that were told to leave.
     pub leaves: u8,
+    /// Changes of the number of seats.
+    pub resizes: u8,
 }
 
 impl State {
-    /// How many serve.
+    /// How many serve, but those whose clock stood still a moment ago, since they cannot know better before they hear it, and
+    /// those that do without a quorum by choice.
     pub fn serving(&self) -> usize {
+        let has_quorum = |node: &Node| !node.view(NOW).is_without_quorum;
         self.pods
             .iter()
-            .filter(|pod| pod.process.is_serving())
+            .filter(|pod| pod.process.is_serving() && pod.behind_for == 0)
+            .filter(|pod| pod.node.as_ref().is_none_or(has_quorum))
             .count()
+    }
+
+    /// Of two that serve, the letter tells the receiver that it is outranked.
+    pub fn tells_of_rival(&self, letter: &Letter) -> bool {
+        let Letter { to, message } = letter;
+        let is_sender = |pod: &&Cell| pod.occupant == message.occupant && pod.process.is_serving();
+        let receiver = &self.pods[*to];
+        let view = receiver.node.as_ref().map(|node| node.view(NOW));
+        let is_outranked = view.is_some_and(|view| {
+            view.role == Role::Active
+                && view.epoch < Some(message.epoch)
+                && view.incarnation == message.to_incarnation
+        });
+        matches!(message.body, Body::Beat { is_active: true })
+            && is_outranked
+            && self.pods.iter().any(|pod| is_sender(&pod))
+    }
+
+    /// The pod goes on serving all the same.
+    pub fn goes_on(&self, pod: usize) -> bool {
+        let role = |node: &Node| node.view(NOW).role;
+        self.pods[pod].node.as_ref().map(role) == Some(Role::Active)
     }
 
     /// Changes one pod.
@@ -134,8 +167,7 @@ impl State {
     }
 
     /// Letters grow old with the clocks they speak of; calls keep their order of versions alone.
-    pub fn age_letters(&mut self, scenario: &Scenario) {
-        let ticks = scenario.ticks();
+    pub fn age_letters(&mut self, scenario: &Scenario, ticks: &Ticks) {
         let oldest = NOW.before(scenario.timing.deadtime);
         let pods = &self.pods;
         for Letter { to, message } in &mut self.letters {

@@ -18,7 +18,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// As the operator makes it: a pseudo-holder to be observed, all seats empty.
+    /// As the operator makes it: free, since nobody can count on an earlier one; all seats empty.
     pub fn new(count: u8, hold: Duration) -> Self {
         let mut api = Self {
             lease: None,
@@ -28,6 +28,7 @@ impl Api {
             next_version: 1,
         };
         api.create(Self::empty_seats(count), hold);
+        api.free();
         api
     }
 
@@ -88,6 +89,28 @@ impl Api {
             assert_eq!(lease.content.seats.occupants[seat], Some(occupant));
             lease.content.seats.occupants[seat] = None;
             lease.content.seats.requested[seat] = false;
+            lease.version = self.next_version;
+            self.next_version += 1;
+        }
+    }
+
+    /// Nobody can count on an earlier one.
+    pub fn free(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            lease.content.holder = Holder::Nobody;
+        }
+    }
+
+    /// The operator changes the number of seats (R13).
+    pub fn set_count(&mut self, count: u8) {
+        if let Some(lease) = &mut self.lease {
+            if count > lease.content.seats.count {
+                lease.content.holder = Holder::Nobody;
+            }
+            lease.content.seats.count = count;
+            for occupant in &mut lease.content.seats.occupants[usize::from(count)..] {
+                *occupant = None;
+            }
             lease.version = self.next_version;
             self.next_version += 1;
         }

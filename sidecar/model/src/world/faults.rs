@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pbx_core::{Cause, Command, Input, Timing};
+use pbx_core::{Cause, Command, Input, MAX_NODES, OnQuorumLoss, Timing};
 
 use super::event::Event;
 use super::pod::Pod;
@@ -39,6 +39,14 @@ pub enum Fault {
         for_ns: u64,
     },
     PauseActive {
+        for_ns: u64,
+    },
+    /// The whole machine stands still: processes, clock and the kernel's timers.
+    StopClock {
+        seat: u8,
+        for_ns: u64,
+    },
+    StopClockOfActive {
         for_ns: u64,
     },
     /// The guard alone stands still: orders reach it late.
@@ -87,6 +95,10 @@ pub enum Fault {
         /// For how long the old one goes on.
         for_ns: u64,
     },
+    /// A person asks for another number of nodes.
+    Resize {
+        nodes: u8,
+    },
     /// The Lease is lost; the operator makes it anew after this time, from the copy of the map in the status.
     LeaseDeleted {
         for_ns: u64,
@@ -106,6 +118,15 @@ pub fn random_world(nodes: u8, seed: u64) -> World {
     world.weather.is_noisy = true;
     world.weather.network_us = (200, 5_000);
     world.traffic_needs_api = seed.is_multiple_of(3);
+    if seed % 7 == 3 {
+        world.on_quorum_loss = OnQuorumLoss::Continue;
+    }
+    if seed % 5 == 4 {
+        world.stop_clocks();
+    }
+    if seed % 6 == 5 {
+        world.resize_at_random();
+    }
     for _ in 0..4 + seed % 16 {
         let at = world.random.between(SECOND / 10, FAULTS_END - SECOND);
         let fault = world.random_fault();
@@ -114,7 +135,41 @@ pub fn random_world(nodes: u8, seed: u64) -> World {
     world
 }
 
+/// The number of nodes with the same quorum (R13).
+pub fn pair_of(nodes: u8) -> u8 {
+    if nodes.is_multiple_of(2) {
+        nodes + 1
+    } else {
+        nodes - 1
+    }
+}
+
 impl World {
+    /// To the other number of the pair and back, several times.
+    fn resize_at_random(&mut self) {
+        let mut nodes = self.nodes;
+        for _ in 0..self.random.between(1, 4) {
+            nodes = pair_of(nodes);
+            let at = self.random.between(2 * SECOND, FAULTS_END - SECOND);
+            self.at(at, Event::Fault(Fault::Resize { nodes }));
+        }
+    }
+
+    /// Whole machines stand still, above all the one that serves.
+    fn stop_clocks(&mut self) {
+        for _ in 0..self.random.between(1, 4) {
+            let at = self.random.between(3 * SECOND, FAULTS_END - SECOND);
+            let for_ns = self.random.between(200 * MS, 5 * SECOND);
+            let seat = self.random.between(0, self.nodes.into()) as u8;
+            let fault = if self.random.chance(70) {
+                Fault::StopClockOfActive { for_ns }
+            } else {
+                Fault::StopClock { seat, for_ns }
+            };
+            self.at(at, Event::Fault(fault));
+        }
+    }
+
     /// A random fault for this world.
     pub fn random_fault(&mut self) -> Fault {
         let nodes = u64::from(self.nodes);
@@ -168,6 +223,12 @@ impl World {
         }
     }
 
+    fn api_down(&mut self, for_ns: u64) {
+        for pod in &mut self.pods {
+            pod.api_cut_until = pod.api_cut_until.max(self.now + for_ns);
+        }
+    }
+
     /// Makes it happen now.
     pub fn inflict(&mut self, fault: Fault) {
         match fault {
@@ -189,6 +250,10 @@ impl World {
             Fault::PauseActive { for_ns } => {
                 self.active_suffers(|world, pod| world.pause(pod, for_ns));
             }
+            Fault::StopClock { seat, for_ns } => self.stop_clock(self.pod_in(seat), for_ns),
+            Fault::StopClockOfActive { for_ns } => {
+                self.active_suffers(|world, pod| world.stop_clock(pod, for_ns));
+            }
             Fault::PauseGuard { seat, for_ns } => {
                 let pod = self.pod_in(seat);
                 self.pods[pod].guard_paused_until = self.now + for_ns;
@@ -205,11 +270,7 @@ impl World {
                 let pod = self.pod_in(seat);
                 self.pods[pod].api_cut_until = self.now + for_ns;
             }
-            Fault::ApiDown { for_ns } => {
-                for pod in &mut self.pods {
-                    pod.api_cut_until = pod.api_cut_until.max(self.now + for_ns);
-                }
-            }
+            Fault::ApiDown { for_ns } => self.api_down(for_ns),
             Fault::AsteriskDies { seat } => self.kill_asterisk(self.pod_in(seat)),
             Fault::ActiveAsteriskDies => self.active_suffers(World::kill_asterisk),
             Fault::Switchover => self.active_suffers(|world, pod| {
@@ -227,6 +288,10 @@ impl World {
                 keeps_api,
                 for_ns,
             } => self.force_replace(seat, keeps_api, for_ns),
+            Fault::Resize { nodes } => {
+                self.wanted_nodes = nodes;
+                self.has_resized = true;
+            }
             Fault::LeaseDeleted { for_ns } => {
                 if self.api.lease.take().is_some() {
                     self.at(self.now + for_ns, Event::NewLease);
@@ -238,6 +303,7 @@ impl World {
     /// Everything that was broken is whole again; old occupants are certainly gone. A pause that has begun goes on
     /// to its end: what was held up by it must not be overtaken.
     pub fn heal(&mut self) {
+        self.healed_at = Some(self.now);
         self.weather.is_noisy = false;
         self.weather.lossy_until = 0;
         self.cut_until
@@ -318,13 +384,30 @@ impl World {
         self.pods[pod].paused_until = self.now + for_ns;
     }
 
+    /// What was due on its clock is due that much later, the kernel's kill included.
+    fn stop_clock(&mut self, pod: usize, for_ns: u64) {
+        let p = &mut self.pods[pod];
+        if p.paused_until > self.now {
+            return;
+        }
+        let until = self.now + for_ns;
+        p.clock.offset -= for_ns;
+        p.paused_until = p.paused_until.max(until);
+        p.guard_paused_until = p.guard_paused_until.max(until);
+        let timing = &self.timing;
+        let longest = timing.witness_hold_alone.max(timing.deadtime);
+        p.behind_until = p.clock.local(until).after(longest);
+        self.clock_stops += 1;
+        self.thawed_at = self.thawed_at.max(until);
+    }
+
     fn cut(&mut self, from: u8, to: u8, for_ns: u64) {
         self.cut_until[usize::from(from)][usize::from(to)] = self.now + for_ns;
     }
 
     fn isolate(&mut self, pod: usize, for_ns: u64) {
         let seat = self.pods[pod].seat.0;
-        for other in 0..self.nodes {
+        for other in 0..MAX_NODES as u8 {
             self.cut(seat, other, for_ns);
             self.cut(other, seat, for_ns);
         }

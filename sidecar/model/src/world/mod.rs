@@ -1,7 +1,7 @@
 //! A deterministic virtual world around real nodes: clocks, network, API server, kernels, a StatefulSet and an operator.
 //!
 //! The world counts as *serving* every Asterisk that is alive under an armed leash, whether or not its node has
-//! been told so: that is stricter than I1. What it leaves out: traffic, and pauses of whole virtual machines.
+//! been told so: that is stricter than I1. What it leaves out: traffic, and whatever rests on it.
 
 #![allow(
     clippy::large_types_passed_by_value,
@@ -14,8 +14,10 @@
 pub mod api;
 pub mod event;
 pub mod faults;
+mod operator;
 pub mod pod;
 pub mod random;
+mod serving;
 mod shell;
 
 use std::cmp::Reverse;
@@ -23,8 +25,8 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use pbx_core::{
-    Condition, Effect, FoundAtStart, Incarnation, Input, Node, Notice, Occupant, Seat, Seats,
-    Settings, Start, Timing,
+    BootTime, Condition, Effect, FoundAtStart, Incarnation, Input, MAX_NODES, Node, Notice,
+    Occupant, OnQuorumLoss, Seat, Seats, Settings, Start, Timing,
 };
 
 use api::Api;
@@ -38,6 +40,7 @@ pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
 
 /// The world: what there is, and what will happen when.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     /// Nanoseconds since it began; no node sees this clock.
     pub now: u64,
@@ -45,18 +48,30 @@ pub struct World {
     pub random: Random,
     /// Of all nodes.
     pub timing: Timing,
-    /// The configured number.
+    /// The number that the world begins with.
     pub nodes: u8,
+    /// The number that is asked for now.
+    pub wanted_nodes: u8,
+    /// The operator changes the number of seats without waiting for the vote that goes (R13 dropped).
+    pub resizes_early: bool,
+    /// The operator's watch of the Lease: uid, version, since when it is unchanged.
+    pub lease_watched: (u128, u64, u64),
+    /// Another number was asked for at least once.
+    pub has_resized: bool,
     /// As in [`Settings`].
     pub traffic_needs_api: bool,
     /// As in [`Settings`].
     pub preferred_seat: Option<Seat>,
+    /// As in [`Settings`].
+    pub on_quorum_loss: OnQuorumLoss,
     /// All that ever were.
     pub pods: Vec<Pod>,
     /// The API server.
     pub api: Api,
     /// The operator's copy of the seat map, in the status: what a lost Lease is made from.
     pub status: Seats,
+    /// The status has a number of seats that the Lease may not have yet.
+    pub is_status_ahead: bool,
     /// Network and API.
     pub weather: Weather,
     /// Directed, by seat: no message passes until then.
@@ -73,6 +88,16 @@ pub struct World {
     pub switchovers: u64,
     /// Pods that were told to go, or replaced, or may find themselves outside of a Lease made anew.
     pub departures: u64,
+    /// Machines that stood still, clock and all.
+    pub clock_stops: u64,
+    /// When two that served were last one again.
+    pub contended_until: u64,
+    /// For how long two served at most since all was healed and everybody thawed.
+    pub longest_contention: u64,
+    /// Since when nothing is broken any more.
+    pub healed_at: Option<u64>,
+    /// All pauses that were begun end here.
+    pub thawed_at: u64,
     /// Prints what happens, for whoever looks into a seed.
     pub is_traced: bool,
     /// The first moment when two served, and who.
@@ -81,6 +106,7 @@ pub struct World {
     pub serving_since: (u64, Option<usize>),
     /// The longest time without service since it was cleared.
     pub longest_gap: u64,
+    contended_since: Option<u64>,
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<Event>>,
     free: Vec<usize>,
@@ -107,23 +133,35 @@ impl World {
             random: Random::new(seed),
             timing,
             nodes,
+            wanted_nodes: nodes,
+            resizes_early: false,
+            lease_watched: (0, 0, 0),
+            has_resized: false,
             traffic_needs_api: false,
             preferred_seat: None,
+            on_quorum_loss: OnQuorumLoss::Demote,
             pods: Vec::new(),
             api: Api::new(nodes, timing.witness_hold_alone),
             status: Api::empty_seats(nodes),
+            is_status_ahead: false,
             weather,
-            cut_until: vec![vec![0; usize::from(nodes)]; usize::from(nodes)],
+            cut_until: vec![vec![0; MAX_NODES]; MAX_NODES],
             notices: Vec::new(),
             forgotten: Vec::new(),
             messages: 0,
             steps: 0,
             switchovers: 0,
             departures: 0,
+            clock_stops: 0,
+            contended_until: 0,
+            longest_contention: 0,
+            healed_at: None,
+            thawed_at: 0,
             is_traced: false,
             overlap: None,
             serving_since: (0, None),
             longest_gap: 0,
+            contended_since: None,
             queue: BinaryHeap::new(),
             events: Vec::new(),
             free: Vec::new(),
@@ -207,6 +245,13 @@ impl World {
             .expect("a pod")
     }
 
+    /// The pod that the StatefulSet has in a seat lives, or may come back.
+    pub fn is_inhabited(&self, seat: u8) -> bool {
+        let mut pods = self.pods.iter().rev();
+        let newest = pods.find(|pod| pod.seat == Seat(seat));
+        newest.is_some_and(|pod| pod.dead_since.is_none())
+    }
+
     /// A pod's running node.
     pub fn node(&self, pod: usize) -> &Node {
         self.pods[pod].node.as_ref().expect("the sidecar runs")
@@ -228,7 +273,8 @@ impl World {
 
     /// The `StatefulSet` makes a pod: new identity, new machine, new clock.
     pub fn new_pod(&mut self, seat: u8) -> usize {
-        let offset = self.random.between(SECOND, 1_000 * SECOND);
+        // Room for clocks that stand still.
+        let offset = 1_000 * SECOND + self.random.between(SECOND, 1_000 * SECOND);
         let drift = i64::from(self.timing.clock_drift_ppm);
         let random = self.random.between(0, 2 * drift as u64 + 1) as i64 - drift;
         let rate_ppm = self.random.pick(&[-drift, drift, random]);
@@ -244,6 +290,7 @@ impl World {
             condition: Condition::default(),
             dead_since: None,
             paused_until: 0,
+            behind_until: BootTime::default(),
             guard_paused_until: 0,
             guard_follows: 0,
             api_cut_until: 0,
@@ -289,10 +336,11 @@ impl World {
         let settings = Settings {
             seat: p.seat,
             occupant: p.occupant,
-            nodes: self.nodes,
+            nodes: self.wanted_nodes.max(p.seat.0 + 1),
             timing: self.timing,
             traffic_needs_api: self.traffic_needs_api,
             preferred_seat: self.preferred_seat,
+            on_quorum_loss: self.on_quorum_loss,
             fixed_seats: None,
         };
         let start = Start {
@@ -371,7 +419,9 @@ impl World {
             Event::ShellLooks { pod } => self.shell_looks(pod),
             Event::Operator => self.operate(),
             Event::NewPod { seat } => {
-                self.new_pod(seat);
+                if seat < self.wanted_nodes && !self.is_inhabited(seat) {
+                    self.new_pod(seat);
+                }
             }
             Event::NewLease => self.new_lease(),
             Event::EndPod { pod } => self.end_pod(pod),
@@ -419,31 +469,5 @@ impl World {
             return None;
         };
         Some(self.pods[*pod].paused_until).filter(|until| *until > self.now)
-    }
-
-    /// I1, and the gaps, at every change of what serves.
-    pub fn note_serving(&mut self) {
-        let serving = self.serving();
-        if serving.len() > 1 && self.overlap.is_none() {
-            self.overlap = Some((self.now, serving.clone()));
-        }
-        let now_serves = serving.first().copied();
-        let (since, before) = self.serving_since;
-        if before != now_serves {
-            if before.is_none() {
-                self.longest_gap = self.longest_gap.max(self.now - since);
-            }
-            self.serving_since = (self.now, now_serves);
-        }
-    }
-
-    /// The time without service since then, if it goes on or has ended after it.
-    pub fn longest_gap_since(&self, start: u64) -> u64 {
-        let (since, serving) = self.serving_since;
-        if since > start || serving.is_none() {
-            self.now - since.max(start)
-        } else {
-            0
-        }
     }
 }

@@ -26,6 +26,8 @@ pub struct Pod {
     pub dead_since: Option<u64>,
     /// Its processes stand still until then.
     pub paused_until: u64,
+    /// Until this moment of its own clock it may count on votes that are over, since the clock stood still (R15).
+    pub behind_until: BootTime,
     /// Its guard stands still until then.
     pub guard_paused_until: u64,
     /// The life of the sidecar that the guard is connected to: orders of earlier ones are lost.

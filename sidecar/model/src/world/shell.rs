@@ -1,6 +1,9 @@
-//! What the sidecar's shell, the guard, the kernel and the operator do in the world.
+//! What the sidecar's shell, the guard and the kernel do in the world.
 
-use pbx_core::{ApiCall, BootTime, CallId, Condition, Effect, GuardEvent, Input, Message, Notice};
+use pbx_core::{
+    ApiCall, BootTime, CallId, Command, Condition, Effect, GuardEvent, Holder, Input, Message,
+    Notice, Seats,
+};
 
 use pbx_guard::deadline::{Deadline, Verdict};
 
@@ -116,6 +119,7 @@ impl World {
             return;
         }
         self.at(self.now + 100 * MS, Event::ShellLooks { pod });
+        self.shell_compares_maps(pod);
         let p = &mut self.pods[pod];
         let is_api_reachable = p.api_cut_until <= self.now;
         let condition = Condition {
@@ -126,6 +130,21 @@ impl World {
         if condition != p.condition {
             p.condition = condition;
             self.tell_condition(pod);
+        }
+    }
+
+    /// Every five seconds it reads the Lease by itself.
+    fn shell_compares_maps(&mut self, pod: usize) {
+        let p = &self.pods[pod];
+        let is_due = self.now % (5 * SECOND) < 100 * MS && p.api_cut_until <= self.now;
+        let (Some(node), Some(lease)) = (&p.node, self.api.lease) else {
+            return;
+        };
+        let seats = node.view(p.clock.local(self.now)).seats;
+        let is_made_anew = lease.content.holder == Holder::Created;
+        let differs = |seats: Seats| is_made_anew || seats != lease.content.seats;
+        if is_due && seats.is_some_and(differs) {
+            self.input(pod, Input::Command(Command::LookAtSeats));
         }
     }
 
@@ -165,9 +184,17 @@ impl World {
 
     /// The kernel's timer: it asks nobody, whatever is paused.
     pub(super) fn kernel_kills(&mut self, pod: usize, timer: u64) {
-        if self.pods[pod].asterisk.timer == timer && self.pods[pod].asterisk.is_serving() {
-            self.kill_asterisk(pod);
+        let p = &self.pods[pod];
+        if p.asterisk.timer != timer || !p.asterisk.is_serving() {
+            return;
         }
+        let deadline = p.asterisk.deadline.expect("it serves");
+        let due_at = p.clock.world(deadline);
+        if due_at > self.now {
+            // The machine stood still in between, and its timer with it.
+            return self.at(due_at, Event::KernelKills { pod, timer });
+        }
+        self.kill_asterisk(pod);
     }
 
     pub(super) fn apply_call(&mut self, pod: usize, life: u32, id: CallId, call: &ApiCall) {
@@ -199,38 +226,6 @@ impl World {
         if self.pod_in(seat) == pod {
             let at = self.now + self.random.between(500 * MS, 2 * SECOND);
             self.at(at, Event::NewPod { seat });
-        }
-    }
-
-    /// The operator: a requested seat whose occupant is certainly dead for long enough is emptied (R13 2c).
-    pub(super) fn operate(&mut self) {
-        self.at(self.now + 500 * MS, Event::Operator);
-        let Some(lease) = self.api.lease else { return };
-        self.status = lease.content.seats;
-        let patience = 2 * self.timing.quarantine().as_nanos() as u64;
-        for seat in 0..usize::from(self.nodes) {
-            let Some(occupant) = lease.content.seats.occupants[seat] else {
-                continue;
-            };
-            let pod = self
-                .pods
-                .iter()
-                .find(|pod| pod.occupant == occupant)
-                .expect("a pod");
-            let is_gone = pod
-                .dead_since
-                .is_some_and(|since| self.now > since + patience);
-            if is_gone && lease.content.seats.requested[seat] {
-                self.api.vacate(seat, occupant);
-            }
-        }
-    }
-
-    /// From the copy in the status, which may be older than what was lost.
-    pub(super) fn new_lease(&mut self) {
-        if self.api.lease.is_none() {
-            self.departures += 1;
-            self.api.create(self.status, self.timing.witness_hold_alone);
         }
     }
 

@@ -19,8 +19,8 @@ use super::tree::{Kind, Tree};
 
 /// The AMI user of the sidecar.
 pub const AMI_USER: &str = "pbx-ha";
-/// Where Asterisk listens for it, on loopback.
-pub const AMI_PORT: u16 = 5038;
+/// Where Asterisk listens for it, on loopback. Not AMI's usual port, which is the hub's, on every address of the node.
+pub const AMI_PORT: u16 = 15038;
 
 /// The endpoint that the sidecar's own OPTIONS come from. It can do nothing: its context does not exist, and it has no address.
 pub const SELF_ENDPOINT: &str = "pbx-ha-self";
@@ -291,7 +291,7 @@ mod tests {
         for (name, value) in [
             ("enabled", "yes"),
             ("bindaddr", "127.0.0.1"),
-            ("port", "5038"),
+            ("port", "15038"),
             ("debug", "on"),
         ] {
             assert_eq!(

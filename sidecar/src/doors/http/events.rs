@@ -27,7 +27,8 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Cluster<'a> {
-    cluster: &'a str,
+    #[serde(rename = "cluster")]
+    name: &'a str,
     reporter: &'a str,
     active: Option<&'a str>,
     epoch: i64,
@@ -163,7 +164,7 @@ fn cluster(view: &View) -> Cluster<'_> {
         }
     });
     Cluster {
-        cluster: &view.cluster,
+        name: &view.cluster,
         reporter: &view.own().name,
         active: view.active.map(|at| &*view.nodes[at].name),
         epoch: view.epoch,

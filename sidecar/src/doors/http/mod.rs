@@ -47,6 +47,8 @@ pub struct House {
     pub sysadm: Option<Sysadm>,
     /// Droonga's system.status, if it is served.
     pub droonga: Option<Droonga>,
+    /// Transactions of the AMI hub, if it is open.
+    pub ami: Option<Router>,
 }
 
 #[derive(Clone)]
@@ -88,7 +90,11 @@ pub fn router(house: House) -> Router {
         .route("/debug/flight", get(status::flight))
         .with_state(shared.clone());
     let router = match house.sysadm {
-        Some(sysadm) => router.merge(websocket::router(sysadm, shared.listeners)),
+        Some(sysadm) => router.merge(websocket::router(sysadm, shared.listeners, shared.metrics)),
+        None => router,
+    };
+    let router = match house.ami {
+        Some(ami) => router.merge(ami),
         None => router,
     };
     match house.droonga {

@@ -15,7 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// More are closed at once.
+use crate::doors::descriptors;
+
+/// More are closed at once; less where the process may not have four times as many descriptors.
 const MAX_CONNECTIONS: usize = 4096;
 /// A request's head arrives within this.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -30,7 +32,8 @@ const CALM: Duration = Duration::from_millis(50);
 
 /// Serves `router` on `listener` until the process ends.
 pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = MAX_CONNECTIONS.min(descriptors::allowed() / 4);
+    let places = Arc::new(Semaphore::new(places));
     loop {
         let Ok((socket, from)) = listener.accept().await else {
             tokio::time::sleep(CALM).await;

@@ -6,13 +6,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use pbx_doors::sysadm::Sysadm;
 use pbx_doors::sysadm::codec::MAX_TEXT_BYTES;
-use pbx_doors::sysadm::server::Texts;
+use pbx_doors::sysadm::server::{End, Texts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::metrics::Metrics;
 
 /// What waits for a client that does not read; a text is written whole or not at all.
 const MAX_WAITING_BYTES: usize = 64 << 10;
@@ -23,14 +25,19 @@ const PING: Duration = Duration::from_secs(30);
 struct Shared {
     sysadm: Sysadm,
     places: Arc<Semaphore>,
+    metrics: Metrics,
 }
 
-/// The paths; `places` bounds the clients.
-pub fn router(sysadm: Sysadm, places: Arc<Semaphore>) -> Router {
+/// The paths; `places` bounds the clients, and those that were dropped are counted in `metrics`.
+pub fn router(sysadm: Sysadm, places: Arc<Semaphore>, metrics: Metrics) -> Router {
     Router::new()
         .route("/sysadm", get(direct))
         .route("/sysadm/bridge", get(bridge))
-        .with_state(Shared { sysadm, places })
+        .with_state(Shared {
+            sysadm,
+            places,
+            metrics,
+        })
 }
 
 async fn direct(
@@ -50,39 +57,31 @@ async fn bridge(
 }
 
 fn upgrade(shared: Shared, headers: &HeaderMap, up: WebSocketUpgrade, is_bridge: bool) -> Response {
-    let Ok(place) = shared.places.try_acquire_owned() else {
+    let Ok(place) = shared.places.clone().try_acquire_owned() else {
         let message = "too many clients: close some\n";
         return (StatusCode::SERVICE_UNAVAILABLE, message).into_response();
     };
     let header = headers.get(header::AUTHORIZATION);
-    let is_guest = shared
-        .sysadm
-        .is_guest(header.map(|header| header.as_bytes()));
+    let is_guest = shared.sysadm.is_guest(header.map(HeaderValue::as_bytes));
     up.max_message_size(MAX_TEXT_BYTES)
         .max_frame_size(MAX_TEXT_BYTES)
         .read_buffer_size(4096)
         .write_buffer_size(0)
         .max_write_buffer_size(MAX_WAITING_BYTES)
-        .on_upgrade(move |socket| serve(shared.sysadm, socket, place, is_guest, is_bridge))
-}
-
-async fn serve(
-    sysadm: Sysadm,
-    socket: WebSocket,
-    place: OwnedSemaphorePermit,
-    is_guest: bool,
-    is_bridge: bool,
-) {
-    let mut texts = SocketTexts {
-        socket,
-        _place: place,
-    };
-    let end = if is_bridge {
-        sysadm.serve_bridge(&mut texts, is_guest).await
-    } else {
-        sysadm.serve(&mut texts, is_guest).await
-    };
-    tracing::debug!(?end, "a client of SysAdm's events went");
+        .on_upgrade(move |socket| async move {
+            let mut texts = SocketTexts {
+                socket,
+                _place: place,
+            };
+            let end = if is_bridge {
+                shared.sysadm.serve_bridge(&mut texts, is_guest).await
+            } else {
+                shared.sysadm.serve(&mut texts, is_guest).await
+            };
+            if end == End::Slow {
+                Metrics::count(&shared.metrics.doors_dropped, "Slow");
+            }
+        })
 }
 
 struct SocketTexts {

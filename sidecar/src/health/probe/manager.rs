@@ -169,6 +169,7 @@ fn is_empty(message: &str) -> bool {
         || message.contains("unable to retrieve")
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err` and the like")]
 fn refused(error: AmiError) -> Reading {
     let verdict = match &error {
         AmiError::TimedOut { .. } => Verdict::Silent,

@@ -77,7 +77,9 @@ fn usual_message(words: &Words<'_>, message: &Message, effects: &[Effect]) -> Op
             .then(|| format!("beats of {name} acknowledged")),
         Body::Ack { .. } => Some(format!("acknowledgements of {name}")),
         Body::Hello => Some(format!("signs of life of {name}")),
-        Body::Nack | Body::Handover { .. } | Body::Release | Body::Leave | Body::Dismiss => None,
+        Body::Nack { .. } | Body::Handover { .. } | Body::Release | Body::Leave | Body::Dismiss => {
+            None
+        }
     }
 }
 

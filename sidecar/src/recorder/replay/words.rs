@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pbx_core::{
     ApiAnswer, ApiCall, Body, BootTime, Command, Effect, FoundAtStart, GuardEvent, Holder, Input,
-    LeaseContent, Message, Notice, Seat, Start, View,
+    LeaseContent, Message, Notice, Refusal, Seat, Start, View,
 };
 
 use super::Moment;
@@ -158,7 +158,13 @@ impl<'a> Words<'a> {
                 readiness(message)
             ),
             Body::Ack { .. } => format!("acknowledgement (epoch {epoch})"),
-            Body::Nack => format!("refusal, it has seen epoch {epoch}"),
+            Body::Nack { because } => match because {
+                Refusal::EpochTooLow => format!("refusal, it has seen epoch {epoch}"),
+                Refusal::Committed => {
+                    format!("refusal, its vote is not free (it has seen epoch {epoch})")
+                }
+                Refusal::Serving => format!("refusal, it serves under epoch {epoch}"),
+            },
             Body::Handover {
                 cause,
                 detected_after_us,
@@ -207,6 +213,7 @@ impl<'a> Words<'a> {
             Command::TrafficFailed { epoch } => {
                 format!("the traffic could not be moved (epoch {})", epoch.0)
             }
+            Command::LookAtSeats => "the Lease has other seats".into(),
             Command::SeenEpoch(epoch) => {
                 format!("epoch {} stands where the traffic is written", epoch.0)
             }

@@ -130,7 +130,7 @@ fn restricted() -> SecurityContext {
     }
 }
 
-/// Floating addresses and their fence need NET_ADMIN, their announcements NET_RAW. Kubernetes gives capabilities to root only;
+/// Floating addresses and their fence need `NET_ADMIN`, their announcements `NET_RAW`. Kubernetes gives capabilities to root only;
 /// without the others, this root may no more than the group that the files of the pod belong to.
 fn with_network_rights() -> SecurityContext {
     SecurityContext {

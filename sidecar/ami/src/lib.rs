@@ -1,0 +1,16 @@
+//! The AMI hub: one connection to Asterisk's manager, and any number of clients that speak AMI unchanged, over TCP, TLS and a unix
+//! socket; and a durable queue of actions.
+//!
+//! Reading order: [`wire`] (bytes), [`hub`] (the machine), then the shell around it.
+
+pub mod class;
+pub mod config;
+pub mod filter;
+pub mod http;
+pub mod hub;
+pub mod queue;
+mod restrict;
+pub mod shell;
+pub mod spool;
+pub mod user;
+pub mod wire;

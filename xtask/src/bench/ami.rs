@@ -1,0 +1,355 @@
+//! `cargo xtask bench ami`: the AMI hub and Asterisk's own manager, on a real Asterisk, in turns.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use pbx_tests::ami::fanout::{self, Load};
+use pbx_tests::ami::{DIRECT, Door, HUB, Stand, abuse, crash, ping};
+use pbx_tests::measure::markdown_table;
+use pbx_tests::measure::{Figure, Goal};
+
+const CLIENTS: usize = 30;
+const PINGS: usize = 5_000;
+const NAMES: [&str; 6] = [
+    "ami.ping",
+    "ami.latency_us",
+    "ami.fanout",
+    "ami.stalled",
+    "ami.abuse",
+    "ami.crash_safe",
+];
+
+/// How to measure.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Write the figures to this file as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// This figure only, such as ami.ping; may be repeated
+    #[arg(long)]
+    only: Vec<String>,
+    /// Runs of each figure
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Seconds of each run of ami.ping and ami.fanout
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Seconds of ami.abuse
+    #[arg(long, default_value_t = 90)]
+    abuse_seconds: u64,
+}
+
+/// Measures, prints the table, and fails when a goal is missed.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    for wanted in &arguments.only {
+        ensure!(
+            NAMES.contains(&wanted.as_str()),
+            "there is no {wanted}: choose of {}",
+            NAMES.join(", ")
+        );
+    }
+    let mut stand = Stand::start("amibench")?;
+    let mut figures = Vec::new();
+    let is_wanted =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|one| one == name);
+    for name in NAMES.iter().filter(|name| is_wanted(name)) {
+        eprintln!("==> {name}");
+        let measured = match *name {
+            "ami.ping" => pings(&stand, arguments),
+            "ami.latency_us" => latency(&stand, arguments),
+            "ami.fanout" => fan_out(&stand, arguments),
+            "ami.stalled" => stalled(&stand, arguments),
+            "ami.abuse" => abused(&stand, arguments),
+            _ => crashed(&mut stand),
+        };
+        figures.extend(measured.with_context(|| (*name).to_owned())?);
+    }
+    println!("{}", markdown_table(&figures));
+    if let Some(path) = &arguments.json {
+        let json = serde_json::to_string_pretty(&figures).context("write the figures as JSON")?;
+        fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
+    }
+    let missed: Vec<&str> = figures
+        .iter()
+        .filter(|figure| !figure.met)
+        .map(|figure| figure.name.as_str())
+        .collect();
+    ensure!(missed.is_empty(), "goals missed: {}", missed.join(", "));
+    Ok(())
+}
+
+fn figure(name: &str, what: &str, unit: &str, goal: Goal, values: &[f64]) -> Figure {
+    Figure::new(name, what, unit, goal, values, &[])
+}
+
+fn pings(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
+    let time = Duration::from_secs(arguments.seconds);
+    let (mut direct, mut hub, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..arguments.runs {
+        let own = ping::rate(stand, DIRECT, CLIENTS, time)?;
+        let through = ping::rate(stand, HUB, CLIENTS, time)?;
+        eprintln!("    direct {own:.0}/s, through the hub {through:.0}/s");
+        direct.push(own);
+        hub.push(through);
+        ratio.push(through / own);
+    }
+    Ok(vec![
+        figure(
+            "ami.ping",
+            "Pings through the hub, 30 clients pipelined",
+            "1/s",
+            Goal::AtLeast(100_000.0),
+            &hub,
+        ),
+        figure(
+            "ami.ping.direct",
+            "… of Asterisk's own manager, in turns with it",
+            "1/s",
+            Goal::None,
+            &direct,
+        ),
+        figure(
+            "ami.ping.ratio",
+            "… the hub's share of it",
+            "",
+            Goal::AtLeast(0.8),
+            &ratio,
+        ),
+    ])
+}
+
+fn latency(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
+    let median = |door: Door| -> Result<f64> {
+        let mut times = ping::times_us(stand, door, PINGS)?;
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
+    };
+    let (mut added, mut direct) = (Vec::new(), Vec::new());
+    for _ in 0..arguments.runs {
+        let own = median(DIRECT)?;
+        added.push(median(HUB)? - own);
+        direct.push(own);
+    }
+    Ok(vec![
+        figure(
+            "ami.latency_us",
+            "Ping of one client, one after the other: what the hub adds to the median",
+            "µs",
+            Goal::Median(100.0),
+            &added,
+        ),
+        figure(
+            "ami.latency_us.direct",
+            "… median of Asterisk's own manager",
+            "µs",
+            Goal::None,
+            &direct,
+        ),
+    ])
+}
+
+fn fan_out(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
+    let load = Load {
+        readers: CLIENTS,
+        stalled: 0,
+        trickling: 0,
+        rate: 10_000,
+        size: 150,
+        time: Duration::from_secs(arguments.seconds),
+    };
+    let (mut lost, mut late, mut cpu, mut rate) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..arguments.runs {
+        let seen = fanout::measure(stand, load)?;
+        eprintln!(
+            "    {:.0} events/s to {CLIENTS}: {} lost, p99 {:.0} µs, {:.0} % of a core",
+            seen.rate,
+            seen.lost,
+            seen.p99_us(),
+            seen.hub_cpu_percent
+        );
+        lost.push(count(seen.lost));
+        late.push(seen.p99_us() / 1e3);
+        cpu.push(seen.hub_cpu_percent);
+        rate.push(seen.rate);
+    }
+    Ok(vec![
+        figure(
+            "ami.fanout",
+            "30 clients, 10,000 events/s: from raising to arrival, p99",
+            "ms",
+            Goal::Median(5.0),
+            &late,
+        ),
+        figure(
+            "ami.fanout.lost",
+            "… events lost",
+            "events",
+            Goal::Max(0.0),
+            &lost,
+        ),
+        figure(
+            "ami.fanout.cpu",
+            "… the hub's share of a core",
+            "%",
+            Goal::Median(50.0),
+            &cpu,
+        ),
+        figure(
+            "ami.fanout.rate",
+            "… events raised",
+            "1/s",
+            Goal::None,
+            &rate,
+        ),
+    ])
+}
+
+fn stalled(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
+    let calm = Load {
+        readers: CLIENTS - 2,
+        stalled: 0,
+        trickling: 0,
+        rate: 1_000,
+        size: 2_000,
+        time: Duration::from_secs(arguments.seconds * 2),
+    };
+    let mut values = [const { Vec::new() }; 4];
+    for _ in 0..arguments.runs {
+        let without = fanout::measure(stand, calm)?;
+        let with = fanout::measure(
+            stand,
+            Load {
+                stalled: 1,
+                trickling: 1,
+                ..calm
+            },
+        )?;
+        eprintln!(
+            "    p99 {:.0} µs, with them {:.0} µs; hub {:+} KiB against {:+}, asterisk {:+} KiB",
+            without.p99_us(),
+            with.p99_us(),
+            with.hub_growth_kib,
+            without.hub_growth_kib,
+            with.asterisk_growth_kib
+        );
+        values[0].push(with.p99_us() / without.p99_us());
+        values[1].push(
+            f64::from(i32::try_from(
+                with.hub_growth_kib - without.hub_growth_kib.max(0),
+            )?) / 2.0,
+        );
+        values[2].push(f64::from(i32::try_from(with.asterisk_growth_kib)?));
+        values[3].push(count(with.lost));
+    }
+    Ok(vec![
+        figure(
+            "ami.stalled",
+            "one stalled and one trickling reader among 30: p99 of the others, times that without",
+            "×",
+            Goal::Median(1.2),
+            &values[0],
+        ),
+        figure(
+            "ami.stalled.hub_kib",
+            "… the hub's memory for each",
+            "KiB",
+            Goal::Max(1024.0),
+            &values[1],
+        ),
+        figure(
+            "ami.stalled.asterisk_kib",
+            "… growth of Asterisk",
+            "KiB",
+            Goal::Max(2048.0),
+            &values[2],
+        ),
+        figure(
+            "ami.stalled.lost",
+            "… events lost by the others",
+            "events",
+            Goal::Max(0.0),
+            &values[3],
+        ),
+    ])
+}
+
+fn abused(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
+    let seen = abuse::measure(stand, CLIENTS, Duration::from_secs(arguments.abuse_seconds))?;
+    eprintln!("    {seen:?}");
+    Ok(vec![
+        figure(
+            "ami.abuse",
+            "abuse by 25 clients: growth of Asterisk's memory",
+            "%",
+            Goal::Max(5.0),
+            &[seen.asterisk_growth_percent],
+        ),
+        figure(
+            "ami.abuse.unanswered",
+            "… actions of 5 well-behaved clients without an answer",
+            "actions",
+            Goal::Max(0.0),
+            &[count(seen.unanswered)],
+        ),
+        figure(
+            "ami.abuse.asked",
+            "… their actions",
+            "actions",
+            Goal::None,
+            &[count(seen.asked)],
+        ),
+        figure(
+            "ami.abuse.abuses",
+            "… connections of the abusers",
+            "connections",
+            Goal::None,
+            &[count(seen.abuses)],
+        ),
+        figure(
+            "ami.abuse.hub_kib",
+            "… growth of the hub's memory",
+            "KiB",
+            Goal::Max(16_384.0),
+            &[f64::from(i32::try_from(seen.hub_growth_kib)?)],
+        ),
+    ])
+}
+
+fn crashed(stand: &mut Stand) -> Result<Vec<Figure>> {
+    let seen = crash::measure(stand, 1_000, 5)?;
+    eprintln!("    {seen:?}");
+    Ok(vec![
+        figure(
+            "ami.crash_safe",
+            "1,000 queued actions, five kills: done twice, lost, or told wrongly",
+            "actions",
+            Goal::Max(0.0),
+            &[count(seen.wrong)],
+        ),
+        figure(
+            "ami.crash_safe.done",
+            "… done once",
+            "actions",
+            Goal::None,
+            &[count(seen.done)],
+        ),
+        figure(
+            "ami.crash_safe.unknown",
+            "… reported unknown",
+            "actions",
+            Goal::None,
+            &[count(seen.unknown)],
+        ),
+    ])
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "fewer than 2^52 things are counted"
+)]
+fn count(number: usize) -> f64 {
+    number as f64
+}
