@@ -175,7 +175,7 @@ fn a_sick_active_gives_way_to_a_healthier_node_and_never_to_a_sicker_one() {
     let level = |index: usize| hosts.report(index).map(|report| report.health.level);
 
     make_sick(&hosts, name, &others);
-    wait_until("the standbys to be sick", Duration::from_secs(10), || {
+    wait_until("the standbys to be sick", PATIENCE, || {
         Ok(others
             .iter()
             .all(|index| level(*index).is_ok_and(|level| level == HealthLevel::Failure)))
@@ -247,6 +247,10 @@ fn a_cold_standby_runs_nothing_and_takes_over() {
     })
     .unwrap();
     let active = hosts.wait_whole(PATIENCE).unwrap();
+    wait_until("the active's Asterisk to run", PATIENCE, || {
+        Ok(hosts.report(active)?.asterisk.state == AsteriskState::Running)
+    })
+    .unwrap();
     for index in (0..hosts.count()).filter(|index| *index != active) {
         let report = hosts.report(index).unwrap();
         assert_eq!(
@@ -257,7 +261,7 @@ fn a_cold_standby_runs_nothing_and_takes_over() {
     }
     hosts.kill_asterisk(active).unwrap();
     let heir = wait_for_other(&hosts, active, Duration::from_secs(3)).unwrap();
-    wait_until("its Asterisk to answer", Duration::from_secs(10), || {
+    wait_until("its Asterisk to answer", PATIENCE, || {
         Ok(begin_calls(&hosts, heir, 1).is_ok_and(|calls| end_calls(calls) == 0))
     })
     .unwrap();

@@ -67,6 +67,17 @@ pub fn is_vital(kind: SensorKind) -> bool {
     )
 }
 
+/// Whether its reading is a list, which costs more the more there is.
+pub fn is_list(kind: SensorKind) -> bool {
+    matches!(
+        kind,
+        SensorKind::Channels
+            | SensorKind::Registrations
+            | SensorKind::Trunks
+            | SensorKind::TaskProcessors
+    )
+}
+
 /// Whether it asks Asterisk, and rests while that does not run.
 pub fn asks_asterisk(kind: SensorKind) -> bool {
     !matches!(

@@ -20,6 +20,8 @@ use crate::services::Done;
 
 /// A standby is read at a slower pace: nobody waits for it.
 const STANDBY_PACE: u32 = 4;
+/// Times the interval, for a list that takes long.
+const LONGEST_REST: u32 = 10;
 /// A deadline is counted in so many pieces: a machine that stood still for a while has used up one.
 const PIECES: u32 = 10;
 
@@ -144,7 +146,8 @@ async fn read(probe: &mut Probe, sensor: &Sensor, ground: &Ground) -> Reading {
     probe.read(ground).await
 }
 
-/// A reading that takes long, such as a list of thousands of channels, is taken more seldom: a hundredth of the time at most.
+/// A list of thousands of things is work for Asterisk: it is asked for a hundredth of the time at most, but not much more seldom than
+/// was asked for.
 async fn rest(
     sensor: &Sensor,
     ground: &Ground,
@@ -152,8 +155,12 @@ async fn rest(
     changed: &mut watch::Receiver<Ground>,
 ) {
     let pace = if ground.is_active { 1 } else { STANDBY_PACE };
-    let is_dear = cost < sensor.timeout;
-    let rest = (sensor.interval * pace).max(if is_dear { cost * 100 } else { cost });
+    let interval = sensor.interval * pace;
+    let rest = if plan::is_list(sensor.kind) {
+        interval.max((cost * 100).min(interval * LONGEST_REST))
+    } else {
+        interval
+    };
     tokio::select! {
         () = tokio::time::sleep(rest) => {}
         // A sender that is gone takes this task with it.
