@@ -42,7 +42,7 @@ const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 68, 0);
 /// With all modules, on a busy machine.
 const BOOT_TIMEOUT: Duration = Duration::from_mins(2);
 /// Asterisk's files of the stand: dialplan, queues, a conference, voicemail and so on.
-const CONFIG: [(&str, &str); 6] = [
+const CONFIG: [(&str, &str); 7] = [
     ("manager.conf", include_str!("../assets/ami/manager.conf")),
     (
         "extensions.conf",
@@ -58,7 +58,13 @@ const CONFIG: [(&str, &str); 6] = [
         "confbridge.conf",
         include_str!("../assets/ami/confbridge.conf"),
     ),
+    (
+        "musiconhold.conf",
+        include_str!("../assets/ami/musiconhold.conf"),
+    ),
 ];
+/// Ten seconds of silence in 16-bit samples: music enough to be on hold with.
+const MUSIC_BYTES: usize = 10 * 8000 * 2;
 const AGI: &str = include_str!("../assets/ami/client.agi");
 
 /// A place where AMI is spoken.
@@ -229,10 +235,14 @@ fn prepare(folder: &Path, rootfs: &Path) -> Result<()> {
         "run/asterisk",
         "var/log/asterisk",
         "usr/share/asterisk/agi-bin",
+        "var/lib/asterisk/moh",
     ] {
         let path = root.join(part);
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     }
+    let music = root.join("var/lib/asterisk/moh/silence.sln");
+    fs::write(&music, vec![0; MUSIC_BYTES])
+        .with_context(|| format!("write {}", music.display()))?;
     let agi = root.join("usr/share/asterisk/agi-bin/client.agi");
     write(&agi, AGI)?;
     crate::tools::make_executable(&agi)?;
