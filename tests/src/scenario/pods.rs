@@ -41,7 +41,8 @@ pub fn delete_active(office: &Office) -> Result<Move> {
 /// Changes the template of the pods, so that the operator rolls them all, standby first. `mark` makes the change a new one.
 pub fn roll(office: &Office, mark: &str) -> Result<Move> {
     let old = lives(office);
-    let value = mark.replace(|char: char| !char.is_ascii_alphanumeric(), "-");
+    // As a label's value has to be.
+    let value = mark.replace(|char: char| !char.is_ascii_alphanumeric(), "");
     let patch = format!(
         r#"{{"spec": {{"asterisk": {{"tolerations": [{{"key": "pbxha.dev/mark", "value": "{value}"}}]}}}}}}"#
     );
