@@ -228,12 +228,17 @@ impl Node {
         }
     }
 
+    /// Of what stands in the Lease, or of what counts if that is less: a write whose answer was lost may stand there and counts nothing.
     fn renewal_interval(&self) -> Duration {
-        let hold = self
-            .witness
-            .content()
-            .filter(|content| self.is_own(content));
-        hold.map_or(self.settings.timing.witness_hold, |content| content.hold) / 3
+        let content = self.witness.content();
+        let own = content.filter(|content| self.is_own(content));
+        let standing = own.map_or(self.settings.timing.witness_hold, |content| content.hold);
+        let counted = self
+            .bid
+            .as_ref()
+            .zip(self.witness.renewed_at)
+            .map(|(bid, renewed_at)| bid.witness_until.since(renewed_at));
+        counted.map_or(standing, |counted| counted.min(standing)) / 3
     }
 
     /// R8: the deadline rests on other votes, or nothing runs.
