@@ -29,9 +29,16 @@ pub fn fetch() -> Result<PathBuf> {
         let mut npm = Command::new("npm");
         npm.args(["install", "--silent", "--prefix"]);
         output_of(npm.arg(&folder).arg("asterisk-manager"))?;
-        let mut apt = Command::new("apt-get");
-        apt.args(["download", "libtelephony-asterisk-ami-perl"]);
-        output_of(apt.current_dir(&folder))?;
+        let download = || {
+            let mut apt = Command::new("apt-get");
+            apt.args(["download", "libtelephony-asterisk-ami-perl"]);
+            output_of(apt.current_dir(&folder))
+        };
+        // A machine that was just made has no lists.
+        if download().is_err() {
+            output_of(Command::new("apt-get").arg("update"))?;
+            download()?;
+        }
         for entry in fs::read_dir(&folder).context("list the clients' folder")? {
             let path = entry.context("list the clients' folder")?.path();
             if path.extension().is_some_and(|extension| extension == "deb") {
@@ -52,9 +59,10 @@ pub fn run(stand: &Stand) -> Result<Vec<String>> {
         fs::write(&path, text).with_context(|| format!("write {name}"))?;
         Ok(path)
     };
-    let python = script("panoramisk.py", PYTHON)?;
-    let node = script("asterisk-manager.js", NODE)?;
-    let perl = script("telephony-asterisk-ami.pl", PERL)?;
+    // Not under the names of the packages that they load.
+    let python = script("client.py", PYTHON)?;
+    let node = script("client.js", NODE)?;
+    let perl = script("client.pl", PERL)?;
     let said = [
         output_of(on(stand, "python3", &python).env("PYTHONPATH", folder.join("python"))),
         output_of(on(stand, "node", &node).env("NODE_PATH", folder.join("node_modules"))),
