@@ -147,6 +147,8 @@ fn apt() -> Command {
     let mut command = Command::new("apt-get");
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
+        // Installed is not started: invoke-rc.d(8) takes this for the single-user runlevel.
+        .env("RUNLEVEL", "1")
         .args(["-o", "DPkg::Lock::Timeout=300"]);
     command
 }
