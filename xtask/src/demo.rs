@@ -14,6 +14,8 @@ use pbx_tests::scenario::moves::{Move, Steps, observe};
 use pbx_tests::scenario::nodes::{keep_operator_off, power_off_of_active, power_on};
 use pbx_tests::tools::{cache_dir, kubectl};
 
+use crate::results::write_json;
+
 /// What a failing demo may have to show.
 const WHERE_TO_LOOK: &str = "\
 what to look at:
@@ -72,14 +74,8 @@ fn show(arguments: &Arguments) -> Result<()> {
     let seconds = begun_at.elapsed().as_secs_f64();
     println!("\nAll of it took {seconds:.0} s.");
     farewell(&office)?;
-    match &arguments.json {
-        Some(path) => {
-            let figures = figures(is_fresh, seconds, &killed, &off);
-            let json = serde_json::to_string_pretty(&figures).context("write the times as JSON")?;
-            fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))
-        }
-        None => Ok(()),
-    }
+    let figures = figures(is_fresh, seconds, &killed, &off);
+    write_json(arguments.json.as_deref(), &figures)
 }
 
 fn show_node_off(office: &Office) -> Result<Move> {

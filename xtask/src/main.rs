@@ -13,6 +13,7 @@ mod fuzz;
 mod generate;
 mod licences;
 mod model;
+mod results;
 mod simulate;
 mod soak;
 mod tidy;

@@ -1,7 +1,6 @@
 //! `cargo xtask soak`: three hosts with real Asterisks and the default timings on a machine whose cores are all busy. Nothing fails, so
 //! nothing may fail over.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +16,8 @@ use pbx_tests::bare_hosts::BareHosts;
 use pbx_tests::failover::Contender;
 use pbx_tests::failover::ours::Ours;
 use pbx_tests::measure::{Figure, Goal, markdown_table};
+
+use crate::results::write_json;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_mins(1);
@@ -75,10 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         ),
     ];
     println!("{}", markdown_table(&figures));
-    if let Some(path) = &arguments.json {
-        let json = serde_json::to_string_pretty(&figures).context("write the figures as JSON")?;
-        fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
-    }
+    write_json(arguments.json.as_deref(), &figures)?;
     ensure!(
         after.epoch == before.epoch && moves == 0,
         "the role moved while nothing failed"

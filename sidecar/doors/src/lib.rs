@@ -16,6 +16,7 @@ pub mod job;
 pub mod sysadm;
 pub mod tls;
 pub mod token;
+mod unix_socket;
 pub mod view;
 
 pub use doorway::{Doorway, JOBS_KEPT};

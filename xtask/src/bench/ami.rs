@@ -1,6 +1,5 @@
 //! `cargo xtask bench ami`: the AMI hub and Asterisk's own manager, on a real Asterisk, in turns.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +9,8 @@ use pbx_tests::ami::fanout::{self, Load};
 use pbx_tests::ami::{DIRECT, Door, HUB, Stand, abuse, crash, ping};
 use pbx_tests::measure::markdown_table;
 use pbx_tests::measure::{Figure, Goal};
+
+use crate::results::{ensure_met, write_json};
 
 const CLIENTS: usize = 30;
 const PINGS: usize = 5_000;
@@ -68,17 +69,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         figures.extend(measured.with_context(|| (*name).to_owned())?);
     }
     println!("{}", markdown_table(&figures));
-    if let Some(path) = &arguments.json {
-        let json = serde_json::to_string_pretty(&figures).context("write the figures as JSON")?;
-        fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
-    }
-    let missed: Vec<&str> = figures
-        .iter()
-        .filter(|figure| !figure.met)
-        .map(|figure| figure.name.as_str())
-        .collect();
-    ensure!(missed.is_empty(), "goals missed: {}", missed.join(", "));
-    Ok(())
+    write_json(arguments.json.as_deref(), &figures)?;
+    ensure_met(&figures)
 }
 
 fn figure(name: &str, what: &str, unit: &str, goal: Goal, values: &[f64]) -> Figure {

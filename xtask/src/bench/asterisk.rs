@@ -1,14 +1,15 @@
 //! `cargo xtask bench asterisk`: an Asterisk that hangs, drains and reloads, on bare hosts.
 
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use pbx_crds::Cause;
 use pbx_tests::bare_hosts::BareHosts;
 use pbx_tests::care::{Hang, drain, hang, reload, settings};
 use pbx_tests::measure::{Figure, Goal, markdown_table};
+
+use crate::results::{ensure_met, write_json};
 
 /// As many as the goals say.
 const CALLS: usize = 50;
@@ -80,17 +81,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .collect::<Result<_>>()?;
     let table = markdown_table(&figures);
     println!("{table}");
-    if let Some(path) = &arguments.json {
-        let json = serde_json::to_string_pretty(&figures).context("write the figures as JSON")?;
-        fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
-    }
-    let missed: Vec<&str> = figures
-        .iter()
-        .filter(|figure| !figure.met)
-        .map(|figure| figure.name.as_str())
-        .collect();
-    ensure!(missed.is_empty(), "goals missed: {}", missed.join(", "));
-    Ok(())
+    write_json(arguments.json.as_deref(), &figures)?;
+    ensure_met(&figures)
 }
 
 fn measure(definition: &Definition, runs: usize) -> Result<Figure> {

@@ -5,13 +5,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use pbx_tests::measure::{Figure, markdown_table};
-use pbx_tests::office::{Office, ready, repository};
+use pbx_tests::office::{Office, ready};
 
 use super::figures::{Definition, FIGURES};
 use super::groups::{GROUPS, Group};
+use crate::results::{ensure_met, write_json, write_table};
 
 /// A group that fails so often is given up.
 const MOST_FAILURES: usize = 3;
@@ -60,20 +61,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let figures = together(&measured.figures(), &earlier);
     let table = markdown_table(&figures);
     println!("{table}");
-    if let Some(path) = &arguments.json {
-        let json = serde_json::to_string_pretty(&figures).context("write the figures as JSON")?;
-        fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
-    }
+    write_json(arguments.json.as_deref(), &figures)?;
     if arguments.readme {
-        write_readme(&table)?;
+        write_table("README.md", (BEGIN, END), &table)?;
     }
-    let missed: Vec<&str> = figures
-        .iter()
-        .filter(|figure| !figure.met)
-        .map(|figure| figure.name.as_str())
-        .collect();
-    ensure!(missed.is_empty(), "goals missed: {}", missed.join(", "));
-    Ok(())
+    ensure_met(&figures)
 }
 
 fn earlier(files: &[PathBuf]) -> Result<Vec<Figure>> {
@@ -195,13 +187,6 @@ fn in_words(values: &[(&str, f64)]) -> String {
     words.join(", ")
 }
 
-fn write_readme(table: &str) -> Result<()> {
-    let path = repository().join("README.md");
-    let text = fs::read_to_string(&path).context("read README.md")?;
-    let fresh = super::replace_between(&text, (BEGIN, END), table)?;
-    fs::write(&path, fresh).context("write README.md")
-}
-
 #[cfg(test)]
 mod tests {
     use pbx_tests::measure::Goal;
@@ -220,14 +205,6 @@ mod tests {
         for figure in &FIGURES {
             assert!(measured.contains(&figure.name), "{}", figure.name);
         }
-    }
-
-    #[test]
-    fn table_replaces_the_old_one_only() {
-        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let fresh = crate::bench::replace_between(&text, (BEGIN, END), "new\n").unwrap();
-        assert_eq!(fresh, format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
-        assert!(crate::bench::replace_between("no markers", (BEGIN, END), "new").is_err());
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! `cargo xtask bench latency`: every term of a failover, from the flight recorders, and whether they add up to the whole.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use pbx_tests::measure::{Figure, Goal, markdown_table};
-use pbx_tests::office::{self, Office, repository};
+use pbx_tests::office::{self, Office};
 use pbx_tests::scenario::latency::{Budget, of_kill, of_node_off};
+
+use crate::results::{ensure_met, write_json, write_table};
 
 const BEGIN: &str = "<!-- bench:latency:begin -->";
 const END: &str = "<!-- bench:latency:end -->";
@@ -70,21 +71,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         figures.extend(of_cause);
     }
     println!("{text}");
-    if let Some(path) = &arguments.json {
-        let json = serde_json::to_string_pretty(&figures).context("write the figures as JSON")?;
-        fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
-    }
+    write_json(arguments.json.as_deref(), &figures)?;
     if arguments.docs {
-        let path = repository().join(DOCUMENT);
-        let page = fs::read_to_string(&path).with_context(|| format!("read {DOCUMENT}"))?;
-        let fresh = super::replace_between(&page, (BEGIN, END), &text)?;
-        fs::write(&path, fresh).with_context(|| format!("write {DOCUMENT}"))?;
+        write_table(DOCUMENT, (BEGIN, END), &text)?;
     }
-    let unsound = figures.iter().find(|figure| !figure.met);
-    match unsound {
-        None => Ok(()),
-        Some(figure) => bail!("{} misses its goal", figure.name),
-    }
+    ensure_met(&figures)
 }
 
 fn measure(office: &Office, cause: &Cause, runs: usize) -> Result<Vec<Budget>> {

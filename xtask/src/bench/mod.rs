@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: measured figures, as a table and as JSON.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Subcommand;
 
 mod ami;
@@ -35,15 +35,4 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Latency(arguments) => latency::run(&arguments),
         Command::Failover(arguments) => failover::run(&arguments),
     }
-}
-
-/// A document with what stands between two markers replaced.
-fn replace_between(text: &str, (begin, end): (&str, &str), table: &str) -> Result<String> {
-    let (before, rest) = text
-        .split_once(begin)
-        .with_context(|| format!("the document has no line {begin}"))?;
-    let (_, after) = rest
-        .split_once(end)
-        .with_context(|| format!("the document has no line {end}"))?;
-    Ok(format!("{before}{begin}\n{table}{end}{after}"))
 }

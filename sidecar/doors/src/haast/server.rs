@@ -1,6 +1,5 @@
 //! Sockets around the sessions: a unix socket for whoever may open it, TCP with TLS for whoever has the token.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use crate::OnDropped;
 use crate::job::{Action, Refusal, Request};
 use crate::tls::Tls;
 use crate::token::Token;
+use crate::unix_socket::listen;
 use crate::view::View;
 
 /// Clients at a time on each socket; whoever comes later is turned away.
@@ -30,6 +30,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACTION_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const READ_BYTES: usize = 1024;
+
+/// The owner and the group may connect, and act.
+const SOCKET_MODE: u32 = 0o660;
 
 /// Why there is no door.
 #[derive(Debug, Error)]
@@ -66,23 +69,10 @@ pub struct Door {
 
 /// Listens on `path`, with its folder made and a stale socket removed. The owner and the group may connect, and act.
 pub fn bind(path: &Path) -> Result<UnixListener, HaastError> {
-    listen(path).map_err(|source| HaastError::Listen {
+    listen(path, SOCKET_MODE).map_err(|source| HaastError::Listen {
         path: path.to_owned(),
         source,
     })
-}
-
-fn listen(path: &Path) -> std::io::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
 }
 
 /// Serves the unix socket, for ever.

@@ -1,7 +1,6 @@
 //! Sockets around the hub: accepts, reads, writes, and does what the hub orders. No decision is made here.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use super::peers::{PeerMessages, ToPeers};
 use super::permission::{Credentials, Settings};
 use super::signals::Process;
 use crate::OnDropped;
+use crate::unix_socket::listen;
 use crate::view::View;
 
 /// Clients at a time; whoever comes later is turned away.
@@ -31,6 +31,9 @@ const SEND_BUFFER_BYTES: usize = 32 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A client that does not read.
 const SLOW: &str = "HeartbeatSlow";
+
+/// Anyone may connect: `apiauth` says who may sign on.
+const SOCKET_MODE: u32 = 0o666;
 
 /// Why there is no door.
 #[derive(Debug, Error)]
@@ -56,23 +59,10 @@ impl HeartbeatError {
 
 /// Listens on `path`, with its folder made and a stale socket removed. Anyone may connect: `apiauth` says who may sign on.
 pub fn bind(path: &Path) -> Result<UnixListener, HeartbeatError> {
-    listen(path).map_err(|source| HeartbeatError::Listen {
+    listen(path, SOCKET_MODE).map_err(|source| HeartbeatError::Listen {
         path: path.to_owned(),
         source,
     })
-}
-
-fn listen(path: &Path) -> std::io::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    Ok(listener)
 }
 
 /// Serves clients until nobody publishes views any more.

@@ -3,18 +3,17 @@
 mod plan;
 mod table;
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use pbx_tests::failover::cost::cost;
 use pbx_tests::failover::measure;
-use pbx_tests::office::repository;
 
 use self::plan::{FIGURES, Figure, SYSTEMS, System};
 use self::table::{Measured, Row, markdown};
+use crate::results::{write_json, write_table};
 
 const BEGIN: &str = "<!-- bench:failover:begin -->";
 const END: &str = "<!-- bench:failover:end -->";
@@ -74,15 +73,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn report(arguments: &Arguments, rows: &[Row]) -> Result<()> {
     let table = markdown(rows);
     println!("{table}");
-    if let Some(path) = &arguments.json {
-        let json = serde_json::to_string_pretty(rows).context("write the figures as JSON")?;
-        fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))?;
-    }
+    write_json(arguments.json.as_deref(), rows)?;
     if arguments.docs {
-        let path = repository().join(DOCUMENT);
-        let text = fs::read_to_string(&path).with_context(|| format!("read {DOCUMENT}"))?;
-        let fresh = super::replace_between(&text, (BEGIN, END), &table)?;
-        fs::write(&path, fresh).with_context(|| format!("write {DOCUMENT}"))?;
+        write_table(DOCUMENT, (BEGIN, END), &table)?;
     }
     let missed: Vec<String> = rows
         .iter()
