@@ -13,7 +13,13 @@ use pbx_tests::tools::helm;
 use crate::{generate, licences, tidy};
 
 /// How much of a failed step's log is shown.
-const TAIL_LINES: usize = 60;
+const TAIL_LINES: usize = 25;
+/// How many failures are told with their reason, the first ones: later ones often follow from them.
+const TOLD_PANICS: usize = 6;
+/// Lines of a reason: where, what, and the chain of its causes.
+const PANIC_LINES: usize = 6;
+/// Compiled tests, images, a Kubernetes and its containers need about so much; with less, what fails is whatever comes last.
+const WANTED_FREE_BYTES: u64 = 12 << 30;
 
 /// What passed and what failed so far.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,6 +30,7 @@ pub(crate) struct Tally {
 
 /// Everything that needs neither root nor a cluster.
 pub(crate) fn without_cluster(tally: &mut Tally) {
+    warn_of_little_space();
     tally.check("Format", "2 s", || {
         output_of(cargo().args(["fmt", "--all", "--check"])).map(drop)
     });
@@ -109,7 +116,10 @@ impl Tally {
         let log = log_of(arguments);
         fs::remove_file(&log).ok();
         let step = Step::begin(title, usually);
-        let result = step.run(cargo().args(arguments), &log);
+        // A reason is read by people: the chain of causes says more than where in the harness it arose.
+        let mut command = cargo();
+        command.args(arguments).env("RUST_BACKTRACE", "0");
+        let result = step.run(&mut command, &log);
         let counted = counts_in(&fs::read_to_string(&log).unwrap_or_default());
         self.passed += counted.passed;
         self.failed += counted.failed;
@@ -131,7 +141,39 @@ fn explain(title: &str, log: &std::path::Path) {
     for line in text.lines().filter(|line| line.ends_with("... FAILED")) {
         eprintln!("  {line}");
     }
+    for reason in panics_in(&text) {
+        eprintln!("{reason}");
+    }
     eprintln!("its end:\n{}", tail(log, TAIL_LINES));
+    warn_of_little_space();
+}
+
+/// The first failures: where and why.
+fn panics_in(log: &str) -> Vec<String> {
+    let lines: Vec<&str> = log.lines().collect();
+    let is_panic = |line: &&str| line.starts_with("thread '") && line.contains("panicked at");
+    let starts = (0..lines.len()).filter(|at| is_panic(&lines[*at]));
+    let reason = |at: usize| {
+        let end = lines.len().min(at + PANIC_LINES);
+        lines[at..end].join("\n")
+    };
+    starts.take(TOLD_PANICS).map(reason).collect()
+}
+
+fn warn_of_little_space() {
+    let folder = repository();
+    let Ok(found) = rustix::fs::statvfs(&folder) else {
+        return;
+    };
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    if free < WANTED_FREE_BYTES {
+        eprintln!(
+            "Only {} GiB are free in {}, and all tests need about {}: make room, or expect what comes last to fail.",
+            free >> 30,
+            folder.display(),
+            WANTED_FREE_BYTES >> 30
+        );
+    }
 }
 
 /// Sums up the lines `test result: ok. 12 passed; 0 failed; ...`.
@@ -187,6 +229,19 @@ mod tests {
         };
         assert_eq!(counts_in(log), expected);
         assert_eq!(counts_in("nothing"), Tally::default());
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_reason() {
+        let log = "test x ... FAILED\n\
+            thread 'x' (12) panicked at tests/x.rs:10:25:\n\
+            the system can be made: install the chart\n\nCaused by:\n    no space left\n\n\
+            thread 'y' (13) panicked at tests/y.rs:1:1:\nlate";
+        let told = panics_in(log);
+        assert_eq!(told.len(), 2);
+        assert!(told[0].starts_with("thread 'x'"), "{}", told[0]);
+        assert!(told[0].contains("no space left"), "{}", told[0]);
+        assert!(panics_in("all is well").is_empty());
     }
 
     #[test]

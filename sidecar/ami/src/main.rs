@@ -1,6 +1,6 @@
 //! `pbx-ami`: the hub alone, in front of one Asterisk, for machines without a sidecar; the sidecar has the same hub built in.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -61,13 +61,21 @@ fn main() -> anyhow::Result<()> {
         address: file.asterisk.address,
         account,
     });
+    // Bound before the hub listens: who reaches the one reaches the other.
+    let bind =
+        |address| TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"));
+    let http = file.http.map(bind).transpose()?;
     let (_route, way) = watch::channel(Some(connector));
     let handle = shell::start(&settings, way)?;
-    run(&settings, handle, file.http)
+    run(&settings, handle, http)
 }
 
 /// Queue, action files and HTTP, as far as they are wanted; then for ever.
-fn run(settings: &Settings, handle: shell::Handle, http: Option<SocketAddr>) -> anyhow::Result<()> {
+fn run(
+    settings: &Settings,
+    handle: shell::Handle,
+    http: Option<TcpListener>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -81,11 +89,11 @@ fn run(settings: &Settings, handle: shell::Handle, http: Option<SocketAddr>) -> 
     }
     let router = http::router(queue, settings.users.clone());
     runtime.block_on(async {
-        let Some(address) = http else {
+        let Some(listener) = http else {
             return std::future::pending().await;
         };
-        let listener = tokio::net::TcpListener::bind(address).await;
-        let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
         axum::serve(listener, router)
             .await
             .context("cannot serve HTTP")

@@ -36,6 +36,8 @@ pub struct Seen {
 pub fn measure(stand: &mut Stand, actions: usize, kills: usize) -> Result<Seen> {
     let is_over = AtomicBool::new(false);
     let (ids, done) = std::thread::scope(|scope| -> Result<_> {
+        // Also when something fails below: the scope waits for the listener.
+        let ending = Ending(&is_over);
         let is_over = &is_over;
         let listener = stand.run(|| Client::connect_with(DIRECT, "user"))??;
         let counting = scope.spawn(move || count(listener, is_over));
@@ -57,13 +59,22 @@ pub fn measure(stand: &mut Stand, actions: usize, kills: usize) -> Result<Seen> 
         stand.wait_ready(HUB, "the hub")?;
         wait_ends(stand, &ids)?;
         std::thread::sleep(Duration::from_millis(500));
-        is_over.store(true, Ordering::Relaxed);
+        drop(ending);
         let done = counting
             .join()
             .map_err(|_| anyhow!("the listener panicked"))??;
         Ok((ids, done))
     })?;
     judge(stand, &ids, &done)
+}
+
+/// Tells the listener that it is over, when dropped.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The record of each action, and what Asterisk did of it.

@@ -90,12 +90,11 @@ pub fn build_ami_hub(profile: Profile) -> Result<PathBuf> {
         "The AMI hub: compiling",
         "1 minute, seconds when little changed",
     );
-    let mut command = cargo();
-    command.args(["build", "--profile", profile.name(), "--package", "pbx-ami"]);
-    let log = crate::tools::log_path("ami-hub")?;
-    step.run(command.env("CARGO_TARGET_DIR", &target), &log)?;
+    // As the sidecar is: what both are made of is compiled once.
+    let mut command = static_build(profile, &["pbx-ami"], &target);
+    step.run(&mut command, &crate::tools::log_path("ami-hub")?)?;
     step.done();
-    Ok(target.join(profile.name()).join("pbx-ami"))
+    Ok(target.join(TARGET).join(profile.name()).join("pbx-ami"))
 }
 
 /// Operator and sidecar.
@@ -157,18 +156,23 @@ fn compile(profile: Profile, target: &Path) -> Result<()> {
         ),
         "1 to 4 minutes, seconds when little changed",
     );
+    let mut command = static_build(profile, &CONTAINER_PACKAGES, target);
+    step.run(&mut command, &target.join("images").join("compile.log"))?;
+    step.done();
+    Ok(())
+}
+
+fn static_build(profile: Profile, packages: &[&str], target: &Path) -> Command {
     let mut command = cargo();
     command.args(["build", "--profile", profile.name(), "--target", TARGET]);
-    for package in CONTAINER_PACKAGES {
+    for package in packages {
         command.args(["--package", package]);
     }
     // RUSTFLAGS reach only what is built for --target, not build scripts.
     command
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("CARGO_TARGET_DIR", target);
-    step.run(&mut command, &target.join("images").join("compile.log"))?;
-    step.done();
-    Ok(())
+    command
 }
 
 /// Cargo's target folder of this repository, as `CARGO_TARGET_DIR` and its settings have it.
