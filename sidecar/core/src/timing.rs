@@ -154,6 +154,9 @@ pub enum TimingProblem {
     },
 }
 
+/// Of the kill, or of the fence: the kernel's ticks are 4 ms with most kernels and 10 ms at most, and both round to the safe side.
+const SHORTEST_KILL_MARGIN: Duration = Duration::from_millis(5);
+const LONGEST_KILL_MARGIN: Duration = Duration::from_millis(50);
 /// The shortest API deadline that a healthy API server keeps (measured: a write takes 4–10 ms, 60 ms when busy).
 const SHORTEST_API_DEADLINE: Duration = Duration::from_millis(100);
 const LONGEST_API_DEADLINE: Duration = Duration::from_secs(5);
@@ -161,11 +164,10 @@ const LONGEST_API_DEADLINE: Duration = Duration::from_secs(5);
 impl Timing {
     /// All margins, from the three durations that people choose.
     ///
-    /// Sensible from a deadtime of 30 ms (three nodes on bare hosts) to 60 s; an even number of
+    /// Sensible from a deadtime of 30 ms (three nodes with floating addresses) to 60 s; an even number of
     /// nodes needs the time of API calls on top, which [`Timing::problems`] says.
     pub fn from_detection(keepalive: Duration, warntime: Duration, deadtime: Duration) -> Self {
-        let kill_margin =
-            (deadtime / 16).clamp(Duration::from_millis(1), Duration::from_millis(50));
+        let kill_margin = (deadtime / 16).clamp(SHORTEST_KILL_MARGIN, LONGEST_KILL_MARGIN);
         let mut timing = Self {
             keepalive,
             warntime,

@@ -36,8 +36,8 @@ const BUILT_IN: [SensorKind; 7] = [
     SensorKind::Disk,
 ];
 
-/// What a kind has unless the user says otherwise. An answer that is missing for a second means a hung Asterisk: read every
-/// 0.5 s, it is noticed within 1.5 s.
+/// What a kind has unless the user says otherwise. Two answers that are missing for a second mean a hung Asterisk: read every
+/// 0.5 s by three sensors, it is noticed within 1.5 s, and by one of them alone within 2 s.
 struct Defaults {
     interval_ms: u64,
     timeout_ms: u64,
@@ -134,7 +134,7 @@ fn bare(kind: SensorKind) -> SensorSpec {
 
 fn defaults(kind: SensorKind) -> Defaults {
     let (interval_ms, timeout_ms, points, failures) = match kind {
-        SensorKind::AmiPing | SensorKind::Channels | SensorKind::SipOptions => (500, 1_000, 100, 1),
+        SensorKind::AmiPing | SensorKind::Channels | SensorKind::SipOptions => (500, 1_000, 100, 2),
         SensorKind::Registrations | SensorKind::Trunks => (5_000, 3_000, 30, 2),
         SensorKind::TaskProcessors => (2_000, 3_000, 50, 2),
         SensorKind::Disk => (10_000, 3_000, 50, 1),

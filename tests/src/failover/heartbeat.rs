@@ -10,18 +10,19 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::Contender;
-use super::simple_hosts::{SimpleHosts, TARGET, require};
+use super::simple_hosts::{SimpleHosts, TARGET, inside};
 use crate::cluster::{Process, wait_until};
 use crate::netns::{HOST_LINK, Lan};
+use crate::packages;
+use crate::progress::output_of;
 
 const NODES: usize = 2;
 const WHOLE_LIMIT: Duration = Duration::from_mins(1);
-/// A machine of its own as far as heartbeat looks: name, configuration, state. `$1` is the host's folder, `$2` its name.
-const ENCLOSED: &str = r#"
-hostname "$2"
-mount --make-rprivate /
-mount -t tmpfs tmpfs /run
-mkdir -p /run/lock /run/heartbeat/ccm /run/heartbeat/crm /run/heartbeat/dopd /run/resource-agents /run/heartbeat/rsctmp
+/// Its program that gives all resources to the other node.
+const HB_STANDBY: &str = "/usr/share/heartbeat/hb_standby";
+/// What it has for itself. `$1` is the host's folder.
+const OWN: &str = r#"
+mkdir -p /run/heartbeat/ccm /run/heartbeat/crm /run/heartbeat/dopd /run/heartbeat/rsctmp
 chown hacluster:haclient /run/heartbeat/ccm /run/heartbeat/crm /run/heartbeat/dopd
 mount --bind "$1/ha.d" /etc/ha.d
 mount --bind "$1/state" /var/lib/heartbeat
@@ -37,7 +38,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// Starts it. `responder` is the command of the service.
     pub fn start(name: &str, responder: &[String]) -> Result<Self> {
-        require("cl_status", "heartbeat")?;
+        packages::ensure(&[packages::HEARTBEAT])?;
         let mut this = Self {
             hosts: SimpleHosts::create(name, NODES as u8, responder)?,
         };
@@ -52,7 +53,7 @@ impl Heartbeat {
         let home = self.hosts.home(node);
         for (from, to) in [("/etc/ha.d", "ha.d"), ("/var/lib/heartbeat", "state")] {
             let mut copy = std::process::Command::new("cp");
-            crate::progress::output_of(copy.arg("-a").arg(from).arg(home.join(to)))?;
+            output_of(copy.arg("-a").arg(from).arg(home.join(to)))?;
         }
         let peer = self.hosts.lan.hosts()[1 - node].address;
         let settings = format!(
@@ -80,21 +81,7 @@ impl Heartbeat {
             self.hosts.start_responder(node)?;
         }
         if self.daemons(node)?.is_empty() {
-            let home = self.hosts.home(node).to_string_lossy().into_owned();
-            let words = [
-                "unshare",
-                "--mount",
-                "--uts",
-                "--ipc",
-                "sh",
-                "-c",
-                ENCLOSED,
-                "sh",
-                &home,
-                &format!("node{node}"),
-            ];
-            self.hosts
-                .start(node, "heartbeat", &words.map(str::to_owned))?;
+            self.hosts.start_enclosed(node, "heartbeat", OWN)?;
         }
         Ok(())
     }
@@ -110,24 +97,16 @@ impl Heartbeat {
         Ok(processes)
     }
 
+    fn daemon(&self, node: usize) -> Result<Process> {
+        let first = self.daemons(node)?.into_iter().next();
+        first.context("heartbeat does not run")
+    }
+
     /// Asked inside, where its socket is.
     fn status(&self, node: usize, question: &[&str]) -> Result<String> {
-        let daemon = self
-            .daemons(node)?
-            .into_iter()
-            .next()
-            .context("heartbeat does not run")?;
-        let mut ask = std::process::Command::new("nsenter");
-        ask.args([
-            "--target",
-            &daemon.pid.to_string(),
-            "--mount",
-            "--uts",
-            "--ipc",
-            "--net",
-            "cl_status",
-        ])
-        .args(question);
+        let daemon = self.daemon(node)?;
+        let mut ask = inside(&daemon);
+        ask.arg("cl_status").args(question);
         let output = ask.output().context("ask heartbeat")?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
@@ -167,6 +146,11 @@ impl Contender for Heartbeat {
 
     fn crash(&mut self, node: usize) -> Result<()> {
         self.hosts.crash(node)
+    }
+
+    fn switch_over(&mut self, node: usize) -> Result<()> {
+        let daemon = self.daemon(node)?;
+        output_of(inside(&daemon).args([HB_STANDBY, "all"])).map(drop)
     }
 
     fn restore(&mut self, node: usize) -> Result<()> {
