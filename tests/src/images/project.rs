@@ -170,7 +170,10 @@ fn static_build(profile: Profile, packages: &[&str], target: &Path) -> Command {
     }
     // RUSTFLAGS reach only what is built for --target, not build scripts.
     command
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env(
+            "RUSTFLAGS",
+            "-C target-feature=+crt-static -C force-unwind-tables=no",
+        )
         .env("CARGO_TARGET_DIR", target);
     command
 }
