@@ -25,9 +25,9 @@ use crate::connection::{Connection, ConnectionError, listen};
 use crate::deadline::{Termination, Verdict};
 use crate::doom::WATCHED_THREADS;
 use crate::leash_link::Report;
-use crate::life::{End, Life};
+use crate::life::{End, Life, log_exit};
 use crate::log::{Level, log, log_error};
-use crate::protocol::{Command, Event, ExitKind, RunId, StartRefusal};
+use crate::protocol::{Command, Event, RunId, StartRefusal};
 use crate::signals::Signals;
 use crate::{boot_now_ns, timespec_until};
 
@@ -502,14 +502,4 @@ fn terminating(termination: Termination) -> Event {
         at_ns: termination.at_ns,
         grace_ends_ns: termination.grace_ends_ns,
     }
-}
-
-fn log_exit(run: RunId, status: ExitKind, asked: bool) {
-    let level = if asked { Level::Info } else { Level::Warn };
-    let status = format!("{status:?}");
-    log(
-        level,
-        "Asterisk is gone",
-        &[("run", &run.0), ("status", &status), ("asked", &asked)],
-    );
 }
