@@ -257,7 +257,7 @@ impl Guard {
         let termination = Termination::begin(boot_now_ns(), self.options.grace);
         self.termination = Some(termination);
         log(Level::Info, "told to terminate, Asterisk goes on", &[]);
-        self.emit(terminating(termination));
+        self.emit(termination.into());
     }
 
     fn on_report(&mut self, report: Report) {
@@ -364,7 +364,7 @@ impl Guard {
         }
         self.emit(self.state());
         if let Some(termination) = self.termination {
-            self.emit(terminating(termination));
+            self.emit(termination.into());
         }
     }
 
@@ -494,12 +494,5 @@ impl Guard {
     fn disconnect(&mut self, error: &ConnectionError) {
         self.connection = None;
         log_error(Level::Warn, "lost the sidecar", error.reason(), error);
-    }
-}
-
-fn terminating(termination: Termination) -> Event {
-    Event::Terminating {
-        at_ns: termination.at_ns,
-        grace_ends_ns: termination.grace_ends_ns,
     }
 }
