@@ -168,7 +168,7 @@ fn static_build(profile: Profile, packages: &[&str], target: &Path) -> Command {
     for package in packages {
         command.args(["--package", package]);
     }
-    // RUSTFLAGS reach only what is built for --target, not build scripts.
+    // RUSTFLAGS reach only what is built for --target, not build scripts. Who aborts on a panic needs no tables to unwind by.
     command
         .env(
             "RUSTFLAGS",
