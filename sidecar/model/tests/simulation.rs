@@ -33,5 +33,5 @@ fn four_nodes_never_serve_together_and_recover() {
 
 #[test]
 fn three_nodes_with_the_shortest_timing_never_serve_together_and_recover() {
-    soak(hasty_world, 3, 1_000);
+    soak(hasty_world, 3, 300);
 }
