@@ -300,7 +300,7 @@ impl Chance {
     fn new(hardware: [u8; 6]) -> Self {
         let seed = hardware
             .iter()
-            .fold(1, |seed: u64, byte| seed << 8 | u64::from(*byte));
+            .fold(1, |seed: u64, byte| (seed << 8) | u64::from(*byte));
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 
