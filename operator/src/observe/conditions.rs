@@ -125,6 +125,9 @@ fn progressing(observed: &Observed, rollout: &Rollout) -> Verdict {
     }
     match rollout {
         Rollout::Complete => {
+            if let Some(problem) = config_problem(observed) {
+                return verdict("Progressing", false, &problem.reason, problem.message);
+            }
             let message = "all pods have the present configuration".into();
             verdict("Progressing", false, "Complete", message)
         }
@@ -148,6 +151,14 @@ fn any_problem(observed: &Observed) -> Option<Problem> {
 
 fn grave_problem(observed: &Observed, name: &str) -> Option<Problem> {
     node_problem(observed, name).filter(|problem| problem.reason != LINK_TOO_SLOW)
+}
+
+/// The pods are as they should be, and the user's new files are not applied.
+fn config_problem(observed: &Observed) -> Option<Problem> {
+    observed
+        .node_names()
+        .filter_map(|name| node_problem(observed, &name))
+        .find(|problem| problem.reason.starts_with("Config"))
 }
 
 /// Redundant it is, but a path is too slow for the timing rules: false alarms may come.
