@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// All durations of the protocol. Made once, checked by [`Timing::problems`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timing {
-    /// A beat leaves this often.
+    /// A beat leaves this often; while all is well, every [`Timing::calm_keepalive`].
     pub keepalive: Duration,
     /// Silence of a peer that is worth acting on: the witness is looked at, the heir is not chosen.
     pub warntime: Duration,
@@ -210,6 +210,12 @@ impl Timing {
     /// The lead of the orderly stop before the kernel's deadline.
     pub fn stop_lead(&self) -> Duration {
         self.stop_margin.saturating_sub(self.kill_margin)
+    }
+
+    /// How often who serves beats while every peer acknowledged its last beat within a keepalive: what a beat costs is mostly the
+    /// waking. A lost one is repeated a keepalive later, so two in a row are noticed before warntime.
+    pub fn calm_keepalive(&self) -> Duration {
+        (self.warntime / 2).clamp(self.keepalive, self.keepalive * 2)
     }
 
     /// How often an handover is repeated until the heir beats.

@@ -69,6 +69,10 @@ pub(crate) struct Life {
     /// `None` before Asterisk is executed, and once it was seen to end.
     doom: Option<DoomWatch>,
     armed: Deadline,
+    /// The latest deadline whose confirmation the sidecar did not ask for.
+    withheld: Deadline,
+    /// The latest that the sidecar was told.
+    told: Deadline,
     is_leash_reaped: bool,
     is_asterisk_reaped: bool,
     kill_order: KillOrder,
@@ -103,6 +107,8 @@ impl Life {
             asterisk: None,
             doom: None,
             armed: Deadline::SLACK,
+            withheld: Deadline::SLACK,
+            told: Deadline::SLACK,
             is_leash_reaped: false,
             is_asterisk_reaped: false,
             kill_order: KillOrder::None,
@@ -163,6 +169,26 @@ impl Life {
                 .link
                 .as_ref()
                 .is_some_and(|link| send_packet(link, order))
+    }
+
+    /// This deadline's confirmation is not asked for.
+    pub(crate) fn withhold(&mut self, deadline_ns: u64) {
+        self.withheld.raise(deadline_ns);
+    }
+
+    pub(crate) fn is_withheld(&self, deadline_ns: u64) -> bool {
+        self.withheld.as_ns() == deadline_ns
+    }
+
+    /// The sidecar is told this deadline.
+    pub(crate) fn tell(&mut self, deadline_ns: u64) {
+        self.told.raise(deadline_ns);
+    }
+
+    /// The confirmed deadline, if the sidecar was not told of it.
+    pub(crate) fn untold(&self) -> Option<(RunId, u64)> {
+        let is_untold = self.armed.as_ns() > self.told.as_ns();
+        is_untold.then(|| (self.run, self.armed.as_ns()))
     }
 
     /// The leash's next report, after noting what it says.

@@ -231,6 +231,7 @@ impl Guard {
                 at_ns: boot_now_ns(),
                 asked: life.is_asked(),
             };
+            self.tell_withheld();
             self.emit(event);
         }
     }
@@ -268,18 +269,12 @@ impl Guard {
             Report::Spawned { pid } => {
                 self.emit(Event::Started { run, pid });
                 if !armed.is_slack() {
-                    self.emit(Event::Armed {
-                        run,
-                        deadline_ns: armed.as_ns(),
-                    });
+                    self.tell_armed(run, armed.as_ns());
                 }
             }
             // The launch's own deadline is announced after Started.
-            Report::Armed { standing_ns } if is_started => {
-                self.emit(Event::Armed {
-                    run,
-                    deadline_ns: standing_ns,
-                });
+            Report::Armed { standing_ns } if is_started && !life.is_withheld(standing_ns) => {
+                self.tell_armed(run, standing_ns);
             }
             Report::ArmRefused { deadline_ns } => {
                 self.emit(Event::ArmRefused { run, deadline_ns });
@@ -301,6 +296,7 @@ impl Guard {
             return;
         };
         let (run, asked) = (life.run(), life.is_asked());
+        self.tell_withheld();
         self.life = None;
         match end {
             End::TooLate => self.refuse_start(StartRefusal::DeadlinePassed),
@@ -348,7 +344,15 @@ impl Guard {
         match command {
             Command::Hello => self.on_hello(),
             Command::Start { deadline_ns } => self.on_start(deadline_ns),
-            Command::Arm { run, deadline_ns } => self.on_arm(run, deadline_ns),
+            Command::Arm { run, deadline_ns } => {
+                self.on_arm(run, deadline_ns);
+            }
+            Command::Extend { run, deadline_ns } => {
+                let is_passed_on = self.on_arm(run, deadline_ns);
+                if let Some(life) = self.life.as_mut().filter(|_| is_passed_on) {
+                    life.withhold(deadline_ns);
+                }
+            }
             Command::Stop { run } => self.on_stop(run),
             Command::Exit => self.leave(),
         }
@@ -396,7 +400,8 @@ impl Guard {
         }
     }
 
-    fn on_arm(&mut self, run: RunId, deadline_ns: u64) {
+    /// Whether the leash has the order now.
+    fn on_arm(&mut self, run: RunId, deadline_ns: u64) -> bool {
         let is_passed_on = self.life.as_ref().is_some_and(|life| {
             life.run() == run
                 && life.armed().judge(deadline_ns, boot_now_ns()) != Verdict::Passed
@@ -407,6 +412,21 @@ impl Guard {
         } else if let Some(life) = &mut self.life {
             life.watch_threads();
         }
+        is_passed_on
+    }
+
+    /// The sidecar learns the latest deadline before it learns of the end.
+    fn tell_withheld(&mut self) {
+        if let Some((run, deadline_ns)) = self.life.as_ref().and_then(Life::untold) {
+            self.tell_armed(run, deadline_ns);
+        }
+    }
+
+    fn tell_armed(&mut self, run: RunId, deadline_ns: u64) {
+        if let Some(life) = &mut self.life {
+            life.tell(deadline_ns);
+        }
+        self.emit(Event::Armed { run, deadline_ns });
     }
 
     fn on_stop(&mut self, run: RunId) {

@@ -46,6 +46,14 @@ pub enum Command {
         /// Absolute `CLOCK_BOOTTIME` nanoseconds.
         deadline_ns: u64,
     },
+    /// As [`Command::Arm`], but the confirmation is withheld, unless the run ends: then it comes before that. Most of what a
+    /// confirmation costs is the waking of who gets it.
+    Extend {
+        /// The run meant.
+        run: RunId,
+        /// Absolute `CLOCK_BOOTTIME` nanoseconds.
+        deadline_ns: u64,
+    },
     /// Kills Asterisk; answered by [`Event::Exited`] once it is gone. If the run is gone already
     /// (or never was), the answer is [`Event::State`].
     Stop {
@@ -219,6 +227,9 @@ impl Command {
             }
             Self::Stop { run } => Frame::begin(out, 4).u64(run.0).end(),
             Self::Exit => Frame::begin(out, 5).end(),
+            Self::Extend { run, deadline_ns } => {
+                Frame::begin(out, 6).u64(run.0).u64(deadline_ns).end();
+            }
         }
     }
 
@@ -241,6 +252,10 @@ impl Command {
                 run: RunId(fields.u64()?),
             },
             5 => Self::Exit,
+            6 => Self::Extend {
+                run: RunId(fields.u64()?),
+                deadline_ns: fields.u64()?,
+            },
             tag => return Err(ProtocolError::UnknownTag { tag }),
         };
         fields.end()?;
