@@ -109,13 +109,18 @@ impl BareHosts {
         let transport = |name: &str, bind: &str| {
             format!("[{name}]\ntype=transport\nprotocol=udp\nbind={bind}:5060\n")
         };
-        let external =
-            |own: &str| format!("external_signaling_address={own}\nexternal_media_address={own}\n\n");
-        let endpoint = "[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\ndirect_media=no\n";
+        let external = |own: &str| {
+            format!("external_signaling_address={own}\nexternal_media_address={own}\n\n")
+        };
+        let endpoint =
+            "[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\ndirect_media=no\n";
         let (transports, chosen) = if self.settings.has_vip {
             let floating = transport("udp", &VIP.to_string()) + &external(&four.to_string());
             let floating = floating + &transport("udp6", &format!("[{VIP6}]")) + &external(&six);
-            (floating + &transport("own", &four.to_string()), "transport=own\n")
+            (
+                floating + &transport("own", &four.to_string()),
+                "transport=own\n",
+            )
         } else {
             (transport("udp", ANY), "")
         };
@@ -123,7 +128,10 @@ impl BareHosts {
         // Whom extension 400 calls: the last client.
         if let Some(callee) = self.lan.hosts().get(self.count()..).and_then(<[_]>::last) {
             let contact = format!("sip:callee@{}:{CALLEE_PORT}", callee.address);
-            text += &format!("\n[callee]\ntype=aor\ncontact={contact}\n\n{}aors=callee\n{chosen}", endpoint.replace("anonymous", "callee"));
+            text += &format!(
+                "\n[callee]\ntype=aor\ncontact={contact}\n\n{}aors=callee\n{chosen}",
+                endpoint.replace("anonymous", "callee")
+            );
         }
         text
     }

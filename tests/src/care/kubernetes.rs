@@ -180,18 +180,17 @@ pub fn upgrade(office: &Office) -> Result<Move> {
     let image = asterisk_chroot::image()?;
     office.cluster.tag_image(&image, NEXT_IMAGE)?;
     let is_next = image_of(office)? == NEXT_IMAGE;
+    // The image of before is the default.
     let chosen = if is_next {
-        &image.reference
+        json!(null)
     } else {
-        NEXT_IMAGE
+        json!(NEXT_IMAGE)
     };
+    let patch = json!({ "spec": { "asterisk": { "image": chosen } } }).to_string();
     let old = lives(office);
     let cause = |office: &Office| {
         let at = Moment::now();
-        patch_cluster(
-            office,
-            &format!(r#"{{"spec":{{"asterisk":{{"image":"{chosen}"}}}}}}"#),
-        )?;
+        patch_cluster(office, &patch)?;
         Ok(at)
     };
     let repair = |office: &Office| wait_for_other_lives_within(office, &old, REPLACED_LIMIT);
@@ -209,14 +208,25 @@ pub fn ask(office: &Office, what: &str) -> Result<String> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let asked = format!("{what} #{}-{number}", std::process::id());
     let annotation = format!("pbxha.dev/switchover={asked}");
-    let annotate = ["annotate", "pbxcluster", NAME, "--overwrite", "--namespace", NAMESPACE];
+    let annotate = [
+        "annotate",
+        "pbxcluster",
+        NAME,
+        "--overwrite",
+        "--namespace",
+        NAMESPACE,
+    ];
     let annotate = [&annotate[..], &[annotation.as_str()]].concat();
     office.cluster.kubectl(&annotate)?;
     Ok(asked)
 }
 
 /// Waits until the status tells of the move that was asked for that it is there.
-pub fn wait_state(office: &Office, asked: &str, state: SwitchoverState) -> Result<SwitchoverStatus> {
+pub fn wait_state(
+    office: &Office,
+    asked: &str,
+    state: SwitchoverState,
+) -> Result<SwitchoverStatus> {
     let what = format!("the switchover to be {state:?}");
     let view = office.watcher.wait_until(&what, MOVE_LIMIT, |view| {
         let told = view.status.switchover.as_ref();
