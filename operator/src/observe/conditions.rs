@@ -153,12 +153,13 @@ fn grave_problem(observed: &Observed, name: &str) -> Option<Problem> {
     node_problem(observed, name).filter(|problem| problem.reason != LINK_TOO_SLOW)
 }
 
-/// The pods are as they should be, and the user's new files are not applied.
+/// The pods are as they should be, and the user's new files are not applied. Why says more than that the active waits.
 fn config_problem(observed: &Observed) -> Option<Problem> {
     observed
         .node_names()
         .filter_map(|name| node_problem(observed, &name))
-        .find(|problem| problem.reason.starts_with("Config"))
+        .filter(|problem| problem.reason.starts_with("Config"))
+        .min_by_key(|problem| problem.reason == "ConfigWaiting")
 }
 
 /// Redundant it is, but a path is too slow for the timing rules: false alarms may come.

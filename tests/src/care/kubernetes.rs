@@ -112,6 +112,11 @@ impl<'a> Exchange<'a> {
     pub fn upgrade(&self, calls: u32) -> Result<(Carried, Move)> {
         let load = Load::begin(&self.parties, calls, UPGRADE_HOLD)?;
         let found = upgrade(self.office)?;
+        let moved = Duration::from_secs_f64(found.promoted_ms / 1e3);
+        ensure!(
+            moved + MOVE_LIMIT < UPGRADE_HOLD,
+            "the role moved after {moved:?}: calls may have ended before"
+        );
         Ok((load.finish()?, found))
     }
 

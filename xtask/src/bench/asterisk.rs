@@ -12,7 +12,7 @@ use pbx_tests::bare_hosts::{BareHosts, BareSettings};
 use pbx_tests::care::kubernetes::Exchange;
 use pbx_tests::care::load::Carried;
 use pbx_tests::care::{Hang, drain_floating, floating_settings, hang, reload, settings};
-use pbx_tests::measure::{Figure, Goal, markdown_table};
+use pbx_tests::measure::{Figure, markdown_table};
 use pbx_tests::office;
 
 use super::asterisk_rows::{ROWS, Row};
