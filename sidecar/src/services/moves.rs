@@ -315,20 +315,24 @@ impl Services {
     }
 
     fn move_ground(&self, to: Option<Seat>) -> Ground {
-        let view = self.channels.view.borrow();
-        let own = usize::from(self.checked.settings.seat.0);
-        let is_ready = |seat: usize| seat != own && view.is_peer_ready[seat];
-        let has_heir = match to {
-            Some(seat) => is_ready(usize::from(seat.0)),
-            None => (0..self.checked.file.nodes.len()).any(is_ready),
-        };
         Ground {
             is_serving: self.active_epoch.is_some()
                 && self.supervisor.phase() == Phase::Booted
                 && self.end == End::NotAsked,
             is_paused: self.live.paused,
-            has_heir,
+            has_heir: self.has_heir(to),
             drain_obstacle: self.drain_obstacle(),
+        }
+    }
+
+    /// Whether the node of this seat, or any other, could take over.
+    pub(super) fn has_heir(&self, to: Option<Seat>) -> bool {
+        let view = self.channels.view.borrow();
+        let own = usize::from(self.checked.settings.seat.0);
+        let is_ready = |seat: usize| seat != own && view.is_peer_ready[seat];
+        match to {
+            Some(seat) => is_ready(usize::from(seat.0)),
+            None => (0..self.checked.file.nodes.len()).any(is_ready),
         }
     }
 

@@ -21,6 +21,8 @@ use crate::sipp::CALLEE_PORT;
 const PJSIP: &str = "[udp]\ntype=transport\nprotocol=udp\nbind=0.0.0.0:5060\n\n[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\ndirect_media=no\n";
 /// The tag of the upgraded image.
 const NEXT_IMAGE: &str = "localhost/pbx-ha/asterisk:22-next";
+/// An extension that tells that the dialplan is there.
+const OPENED: &str = "opened";
 const MOVE_LIMIT: Duration = Duration::from_secs(20);
 /// kubelet brings changed files, a standby tries them, the active reloads.
 const RELOAD_LIMIT: Duration = Duration::from_secs(120);
@@ -53,7 +55,7 @@ impl<'a> Exchange<'a> {
                 target,
             },
         };
-        exchange.write_dialplan("opened")?;
+        exchange.write_dialplan(OPENED)?;
         if drains {
             let old = lives(office);
             exchange.patch(
@@ -62,7 +64,7 @@ impl<'a> Exchange<'a> {
             wait_for_other_lives_within(office, &old, REPLACED_LIMIT)?;
         }
         office.wait_whole()?;
-        exchange.wait_extension(PUT_THROUGH)?;
+        exchange.wait_extension(OPENED)?;
         Ok(exchange)
     }
 
