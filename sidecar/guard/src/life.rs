@@ -17,6 +17,7 @@ use crate::child::{exit_kind, kill_children};
 use crate::deadline::Deadline;
 use crate::doom::DoomWatch;
 use crate::leash_link::{self, Order, Received, Report, receive_packet, send_packet};
+use crate::log::{Level, log};
 use crate::protocol::{ExitKind, RunId};
 
 /// Why no leash could be started.
@@ -289,4 +290,15 @@ impl Life {
         self.is_asterisk_reaped = true;
         self.end = Some(End::Exited(kind));
     }
+}
+
+/// For people: an end that nobody asked for is a warning.
+pub(crate) fn log_exit(run: RunId, status: ExitKind, asked: bool) {
+    let level = if asked { Level::Info } else { Level::Warn };
+    let status = format!("{status:?}");
+    log(
+        level,
+        "Asterisk is gone",
+        &[("run", &run.0), ("status", &status), ("asked", &asked)],
+    );
 }

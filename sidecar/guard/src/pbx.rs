@@ -25,9 +25,9 @@ use crate::connection::{Connection, ConnectionError, listen};
 use crate::deadline::{Termination, Verdict};
 use crate::doom::WATCHED_THREADS;
 use crate::leash_link::Report;
-use crate::life::{End, Life};
+use crate::life::{End, Life, log_exit};
 use crate::log::{Level, log, log_error};
-use crate::protocol::{Command, Event, ExitKind, RunId, StartRefusal};
+use crate::protocol::{Command, Event, RunId, StartRefusal};
 use crate::signals::Signals;
 use crate::{boot_now_ns, timespec_until};
 
@@ -257,7 +257,7 @@ impl Guard {
         let termination = Termination::begin(boot_now_ns(), self.options.grace);
         self.termination = Some(termination);
         log(Level::Info, "told to terminate, Asterisk goes on", &[]);
-        self.emit(terminating(termination));
+        self.emit(termination.into());
     }
 
     fn on_report(&mut self, report: Report) {
@@ -364,7 +364,7 @@ impl Guard {
         }
         self.emit(self.state());
         if let Some(termination) = self.termination {
-            self.emit(terminating(termination));
+            self.emit(termination.into());
         }
     }
 
@@ -495,21 +495,4 @@ impl Guard {
         self.connection = None;
         log_error(Level::Warn, "lost the sidecar", error.reason(), error);
     }
-}
-
-fn terminating(termination: Termination) -> Event {
-    Event::Terminating {
-        at_ns: termination.at_ns,
-        grace_ends_ns: termination.grace_ends_ns,
-    }
-}
-
-fn log_exit(run: RunId, status: ExitKind, asked: bool) {
-    let level = if asked { Level::Info } else { Level::Warn };
-    let status = format!("{status:?}");
-    log(
-        level,
-        "Asterisk is gone",
-        &[("run", &run.0), ("status", &status), ("asked", &asked)],
-    );
 }

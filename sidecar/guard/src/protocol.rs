@@ -12,6 +12,7 @@
 use thiserror::Error;
 
 use self::frame::{Fields, Frame};
+use crate::deadline::Termination;
 
 mod frame;
 
@@ -370,6 +371,15 @@ impl Event {
         };
         fields.end()?;
         Ok(Some((event, size)))
+    }
+}
+
+impl From<Termination> for Event {
+    fn from(termination: Termination) -> Self {
+        Self::Terminating {
+            at_ns: termination.at_ns,
+            grace_ends_ns: termination.grace_ends_ns,
+        }
     }
 }
 

@@ -138,7 +138,7 @@ fn defaults(kind: SensorKind) -> Defaults {
         SensorKind::AmiPing => (5_000, 1_000, 100, 1),
         SensorKind::Channels | SensorKind::SipOptions => (800, 1_000, 100, 1),
         SensorKind::Registrations | SensorKind::Trunks => (5_000, 3_000, 30, 2),
-        SensorKind::TaskProcessors => (2_000, 3_000, 50, 2),
+        SensorKind::TaskProcessors => (5_000, 3_000, 50, 2),
         SensorKind::Disk => (10_000, 3_000, 50, 1),
         SensorKind::Gateway => (1_000, 1_000, 50, 3),
         SensorKind::TestCall => (60_000, 10_000, 100, 1),

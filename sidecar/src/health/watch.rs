@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pbx_core::BootTime;
 use pbx_crds::health::{HealthSpec, SensorKind};
+use pbx_guard::boot_now_ns;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
 
@@ -15,6 +17,7 @@ use super::plan::{self, Sensor};
 use super::probe::Probe;
 use super::score::{Reading, Scoreboard, Verdict};
 use crate::asterisk::Configured;
+use crate::boot_timer::BootTimer;
 use crate::metrics::Metrics;
 use crate::services::Done;
 
@@ -114,6 +117,13 @@ async fn observe(
 ) {
     let mut probe = Probe::new(sensor.clone());
     let mut before = Verdict::Skipped;
+    let mut timer = match BootTimer::new() {
+        Ok(timer) => timer,
+        Err(error) => {
+            tracing::error!(sensor = sensor.name, %error, "a sensor cannot be read: it has no timer");
+            return;
+        }
+    };
     loop {
         let now = ground.borrow_and_update().clone();
         let began = tokio::time::Instant::now();
@@ -127,7 +137,7 @@ async fn observe(
             return;
         }
         before = verdict;
-        rest(&sensor, &now, cost, &mut ground).await;
+        rest(&sensor, &now, cost, (&mut ground, &mut timer)).await;
     }
 }
 
@@ -152,7 +162,7 @@ async fn rest(
     sensor: &Sensor,
     ground: &Ground,
     cost: Duration,
-    changed: &mut watch::Receiver<Ground>,
+    (changed, timer): (&mut watch::Receiver<Ground>, &mut BootTimer),
 ) {
     let pace = if ground.is_active { 1 } else { STANDBY_PACE };
     let interval = sensor.interval * pace;
@@ -162,7 +172,7 @@ async fn rest(
         interval
     };
     tokio::select! {
-        () = tokio::time::sleep(rest) => {}
+        () = timer.until(BootTime(boot_now_ns()).after(rest)) => {}
         // A sender that is gone takes this task with it.
         _ = changed.changed() => tokio::time::sleep(sensor.interval / PIECES).await,
     }
