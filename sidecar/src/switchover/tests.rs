@@ -7,7 +7,7 @@ const GROUND: Ground = Ground {
     is_serving: true,
     is_paused: false,
     has_heir: true,
-    can_drain: true,
+    drain_obstacle: None,
 };
 
 fn wish(strategy: SwitchoverStrategy) -> Wish {
@@ -156,10 +156,10 @@ fn each_obstacle_is_named_and_nothing_begins() {
         ),
         (
             Ground {
-                can_drain: false,
+                drain_obstacle: Some("why".into()),
                 ..GROUND
             },
-            Objection::CannotDrain,
+            Objection::CannotDrain("why".into()),
         ),
     ];
     for (ground, objection) in cases {
