@@ -22,6 +22,7 @@ use crate::http;
 use crate::images::{Profile, build_programs};
 use crate::netns::{Cable, HOST_LINK, Host, Lan, processes_in};
 use crate::progress::{output_of, tail};
+use crate::sidecar_log::{self, CoreNotice};
 use crate::slow_path::SlowPath;
 
 mod setup;
@@ -331,13 +332,33 @@ impl BareHosts {
 
     /// The round-trip times of a host's links, in milliseconds.
     pub fn round_trips(&self, index: usize) -> Result<Vec<(String, f64)>> {
+        self.link_times(index, "roundTripMs")
+    }
+
+    /// How much they vary, in milliseconds.
+    pub fn jitters(&self, index: usize) -> Result<Vec<(String, f64)>> {
+        self.link_times(index, "jitterMs")
+    }
+
+    fn link_times(&self, index: usize, what: &str) -> Result<Vec<(String, f64)>> {
         let status: serde_json::Value = serde_json::from_str(&self.ask(index, "/status")?)?;
         let times = status["linkTimes"].as_array().context("no linkTimes")?;
         let times = times.iter().filter_map(|link| {
             let name = link["name"].as_str()?.to_owned();
-            Some((name, link["roundTripMs"].as_f64()?))
+            Some((name, link[what].as_f64()?))
         });
         Ok(times.collect())
+    }
+
+    /// What the core of a host told its log, in this life of its sidecar.
+    pub fn notices(&self, index: usize) -> Result<Vec<CoreNotice>> {
+        let path = self.home(index).join("sidecar.log");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let node = name_of(index);
+        let lines = text.lines();
+        Ok(lines
+            .filter_map(|line| sidecar_log::notice_in(&node, line))
+            .collect())
     }
 
     /// The metrics of a host.
