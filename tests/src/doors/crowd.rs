@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use pbx_crds::names::HTTP_PORT;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
@@ -90,6 +91,7 @@ struct Where {
 impl Crowd {
     /// Brings it to a host, and waits until all have come.
     pub fn start(hosts: &BareHosts, index: usize, size: Size) -> Result<Self> {
+        raise_descriptors()?;
         let place = Where {
             http: SocketAddrV4::new(hosts.host(index).address, HTTP_PORT),
             heartbeat: heartbeat_socket(hosts, index),
@@ -134,6 +136,16 @@ impl Drop for Crowd {
             thread.join().ok();
         }
     }
+}
+
+/// Each client is a descriptor of this process.
+fn raise_descriptors() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).context("allow this process more descriptors")
 }
 
 /// On one thread, so that every socket is in its namespace.

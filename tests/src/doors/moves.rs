@@ -83,7 +83,7 @@ impl Moves {
         switch_over(hosts, from, to)?;
         let (decided_at, epoch) = decision(hosts, to, epoch_before)?;
         let active = format!("\"active\":\"pbx-{to}\",\"epoch\":{epoch}");
-        let held = format!("t=resource\nrsc_hold=all\nisstable=1\nsrc=pbx-{to}\n");
+        let held = format!("t=resource\nrsc_hold=all\nrtype=full\nisstable=1\nsrc=pbx-{to}\n");
         let at = [
             self.events[to].wait(&active, events[to], LIMIT)?,
             self.events[third].wait(&active, events[third], LIMIT)?,

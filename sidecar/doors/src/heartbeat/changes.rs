@@ -83,6 +83,7 @@ fn status_message(node: &str, status: &str, now: Timestamp) -> Message {
 fn role_message(node: &str, held: nodes::Held) -> Message {
     Message::of_type("resource")
         .with("rsc_hold", held.resources)
+        .with("rtype", "full")
         .with("isstable", if held.is_stable { "1" } else { "0" })
         .with("src", node)
 }
@@ -131,7 +132,7 @@ mod tests {
             shown(&told.update(&view, at(0x13))),
             [
                 "t=status st=active src=office-1 ts=13",
-                "t=resource rsc_hold=none isstable=1 src=office-1",
+                "t=resource rsc_hold=none rtype=full isstable=1 src=office-1",
             ]
         );
         assert!(told.update(&view, at(0x14)).is_empty());
@@ -145,16 +146,16 @@ mod tests {
         assert_eq!(
             shown(&told.update(&view, at(0x11))),
             [
-                "t=resource rsc_hold=none isstable=0 src=office-0",
-                "t=resource rsc_hold=none isstable=0 src=office-1",
+                "t=resource rsc_hold=none rtype=full isstable=0 src=office-0",
+                "t=resource rsc_hold=none rtype=full isstable=0 src=office-1",
             ]
         );
         view.active = Some(1);
         assert_eq!(
             shown(&told.update(&view, at(0x12))),
             [
-                "t=resource rsc_hold=none isstable=1 src=office-0",
-                "t=resource rsc_hold=all isstable=1 src=office-1",
+                "t=resource rsc_hold=none rtype=full isstable=1 src=office-0",
+                "t=resource rsc_hold=all rtype=full isstable=1 src=office-1",
             ]
         );
         assert!(told.update(&view, at(0x13)).is_empty());
