@@ -9,8 +9,9 @@ use pbx_crds::report::Report;
 use pbx_crds::status::LinkState;
 
 use super::{BareHosts, name_of};
+use crate::clock::Moment;
 use crate::http;
-use crate::sidecar_log::{self, CoreNotice};
+use crate::sidecar_log::notice_in;
 
 impl BareHosts {
     /// What the sidecar of a host says, asked on the host itself.
@@ -47,20 +48,15 @@ impl BareHosts {
         Ok(times.collect())
     }
 
-    /// What the core of a host told its log, in this life of its sidecar.
-    pub fn notices(&self, index: usize) -> Result<Vec<CoreNotice>> {
+    /// When the core of a host decided to serve under an epoch above `epoch`, as its log has it; none: it did not.
+    pub fn promotion(&self, index: usize, epoch: i64) -> Result<Option<Moment>> {
         let path = self.home(index).join("sidecar.log");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let node = name_of(index);
-        let lines = text.lines();
-        Ok(lines
-            .filter_map(|line| sidecar_log::notice_in(&node, line))
-            .collect())
-    }
-
-    /// The metrics of a host.
-    pub fn metrics(&self, index: usize) -> Result<String> {
-        self.ask(index, "/metrics")
+        let notices = text.lines().filter_map(|line| notice_in(&node, line));
+        let mut promotions = notices.filter(|notice| notice.kind == "Promoted");
+        let found = promotions.find(|notice| notice.epoch.is_some_and(|of| of > epoch));
+        Ok(found.map(|notice| notice.at))
     }
 
     fn ask(&self, index: usize, path: &str) -> Result<String> {

@@ -25,10 +25,9 @@ pub struct Ours<'h> {
     deaths: usize,
 }
 
-/// Two nodes of the real heartbeat, with a client on one.
+/// Two nodes of the real heartbeat.
 pub struct Peer {
     nodes: Heartbeat,
-    client: Client,
 }
 
 impl<'h> Ours<'h> {
@@ -66,13 +65,7 @@ impl Peer {
     pub fn start(name: &str, responder: &[String]) -> Result<Self> {
         let mut nodes = Heartbeat::start(name, responder, TIMING)?;
         nodes.wait_whole()?;
-        let program = compiled()?;
-        let mut command: Command = nodes.inside(WATCHER)?;
-        command.arg(program).arg("-");
-        Ok(Self {
-            client: Client::start(&mut command)?,
-            nodes,
-        })
+        Ok(Self { nodes })
     }
 
     /// The nodes.
@@ -80,15 +73,17 @@ impl Peer {
         &self.nodes
     }
 
-    /// Milliseconds.
+    /// Milliseconds. Each death has a client of its own: heartbeat starts anew when a dead node comes back, and ends its clients.
     pub fn once(&mut self) -> Result<f64> {
+        for node in [VICTIM, WATCHER] {
+            self.nodes.restore(node)?;
+        }
         self.nodes.wait_whole()?;
+        let mut command: Command = self.nodes.inside(WATCHER)?;
+        let mut client = Client::start(command.arg(compiled()?).arg("-"))?;
         let began = Instant::now();
         self.nodes.crash(VICTIM)?;
-        let (told_at, _) = self.client.expect_at(&format!("node node{VICTIM} dead"))?;
-        self.nodes.restore(VICTIM)?;
-        self.nodes.wait_whole()?;
-        self.client.expect(&format!("node node{VICTIM} active"))?;
+        let (told_at, _) = client.expect_at(&format!("node node{VICTIM} dead"))?;
         Ok(milliseconds(told_at.duration_since(began)))
     }
 }

@@ -81,8 +81,8 @@ impl Moves {
         let haast = ask_haast(hosts, to)?;
         let droonga = ask_droonga(hosts, to)?;
         switch_over(hosts, from, to)?;
-        let (decided_at, epoch) = decision(hosts, to, epoch_before)?;
-        let active = format!("\"active\":\"pbx-{to}\",\"epoch\":{epoch}");
+        let decided_at = decision(hosts, to, epoch_before)?;
+        let active = format!("\"active\":\"pbx-{to}\"");
         let held = format!("t=resource\nrsc_hold=all\nrtype=full\nisstable=1\nsrc=pbx-{to}\n");
         let at = [
             self.events[to].wait(&active, events[to], LIMIT)?,
@@ -106,17 +106,11 @@ fn switch_over(hosts: &BareHosts, from: usize, to: usize) -> Result<()> {
     Ok(())
 }
 
-/// When the new active's core decided, and under which epoch.
-fn decision(hosts: &BareHosts, to: usize, epoch_before: i64) -> Result<(Moment, i64)> {
+/// When the new active's core decided.
+fn decision(hosts: &BareHosts, to: usize, epoch_before: i64) -> Result<Moment> {
     let mut found = None;
     wait_until("the promotion", LIMIT, || {
-        let notices = hosts.notices(to)?;
-        found = notices
-            .into_iter()
-            .rfind(|notice| {
-                notice.kind == "Promoted" && notice.epoch.is_some_and(|epoch| epoch > epoch_before)
-            })
-            .and_then(|notice| Some((notice.at, notice.epoch?)));
+        found = hosts.promotion(to, epoch_before)?;
         Ok(found.is_some())
     })?;
     found.context("nobody was promoted")

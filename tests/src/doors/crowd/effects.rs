@@ -52,11 +52,7 @@ pub fn failover_ms(hosts: &BareHosts) -> Result<f64> {
     let mut promoted_at = None;
     wait_until("another active", PROMOTION_LIMIT, || {
         for index in (0..hosts.count()).filter(|index| *index != active) {
-            let notices = hosts.notices(index)?;
-            let promoted = notices.into_iter().find(|notice| {
-                notice.kind == "Promoted" && notice.epoch.is_some_and(|epoch| epoch > epoch_before)
-            });
-            promoted_at = promoted_at.or(promoted.map(|notice| notice.at));
+            promoted_at = promoted_at.or(hosts.promotion(index, epoch_before)?);
         }
         Ok(promoted_at.is_some())
     })?;
