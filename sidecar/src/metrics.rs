@@ -126,16 +126,8 @@ impl Metrics {
         Self {
             ami_hub,
             sent: registered(all, "heartbeat_sent", "Heartbeat datagrams sent"),
-            received: registered(
-                all,
-                "heartbeat_received",
-                "Authentic heartbeat datagrams received",
-            ),
-            copies: registered(
-                all,
-                "heartbeat_copies",
-                "Authentic heartbeat datagrams that had come over another link before",
-            ),
+            received: registered(all, "heartbeat_received", "Authentic datagrams received"),
+            copies: registered(all, "heartbeat_copies", "Those that came by another link"),
             dropped: registered(all, "heartbeat_dropped", "Datagrams dropped, by reason"),
             active: registered(all, "active", "1 while this node serves"),
             epoch: registered(all, "epoch", "Highest epoch seen"),

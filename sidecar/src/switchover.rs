@@ -156,9 +156,9 @@ impl Desk {
         &mut self,
         now: BootTime,
         wish: Wish,
-        ground: Ground,
+        ground: &Ground,
     ) -> Result<Option<Step>, Objection> {
-        object(&wish, &ground, self.stage)?;
+        object(&wish, ground, self.stage)?;
         let (state, message) = match wish.strategy {
             SwitchoverStrategy::WhenIdle => {
                 (SwitchoverState::Waiting, "waits for the end of calls")

@@ -20,7 +20,7 @@ use crate::progress::tail;
 pub const CALLEE_PORT: u16 = 5070;
 const CALLER: &str = include_str!("sipp/caller.xml");
 /// `SIPp` ends by itself a little after its last call: a request without an answer is repeated for half a minute.
-const END_PATIENCE: Duration = Duration::from_secs(60);
+const END_PATIENCE: Duration = Duration::from_mins(1);
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 /// Calls to place.
@@ -216,7 +216,7 @@ fn parse_counts(text: &str) -> Result<CallCounts> {
     let names: Vec<&str> = lines.next().unwrap_or_default().split(';').collect();
     // One that is just being written is shorter.
     let complete = lines.map(|line| line.split(';').collect::<Vec<_>>());
-    let Some(values) = complete.filter(|line| line.len() == names.len()).last() else {
+    let Some(values) = complete.rev().find(|line| line.len() == names.len()) else {
         return Ok(CallCounts::default());
     };
     let of = |name: &str| -> Result<u32> {

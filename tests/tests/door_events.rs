@@ -52,14 +52,13 @@ fn unmodified_clients_see_a_switchover_and_a_failover() {
 
 #[test]
 fn a_crowd_that_never_reads_slows_no_failover_and_costs_little() {
-    const CROWD: u64 = 100;
+    const CROWD: u32 = 100;
     let hosts = BareHosts::start("crowd", 3).unwrap();
     let first = hosts.wait_whole(PATIENCE).unwrap();
     let quiet = failover_of(&hosts, first);
     let second = hosts.wait_whole(PATIENCE).unwrap();
-    let before: Vec<u64> = (0..hosts.count())
-        .map(|index| resident_kib(&hosts, index))
-        .collect();
+    let memory_kib = |index: usize| hosts.sidecar(index).unwrap().memory_kib("VmRSS").unwrap();
+    let before: Vec<f64> = (0..hosts.count()).map(memory_kib).collect();
     let crowds: Vec<Child> = (0..hosts.count())
         .map(|index| start_crowd(&hosts, index, CROWD))
         .collect();
@@ -71,9 +70,12 @@ fn a_crowd_that_never_reads_slows_no_failover_and_costs_little() {
     );
     let third = hosts.wait_whole(PATIENCE).unwrap();
     for (index, before) in before.into_iter().enumerate() {
-        let grown = resident_kib(&hosts, index).saturating_sub(before);
+        let grown = memory_kib(index) - before;
         println!("{grown} KiB for {CROWD} stalled websockets and as many half requests");
-        assert!(grown < 2 * CROWD * 64, "64 KiB for each stalled client");
+        assert!(
+            grown < f64::from(2 * CROWD * 64),
+            "64 KiB for each stalled client"
+        );
     }
     for mut crowd in crowds {
         drop(crowd.stdin.take());
@@ -93,7 +95,7 @@ fn failover_of(hosts: &BareHosts, active: usize) -> Duration {
     began.elapsed()
 }
 
-fn start_crowd(hosts: &BareHosts, index: usize, count: u64) -> Child {
+fn start_crowd(hosts: &BareHosts, index: usize, count: u32) -> Child {
     let [interpreter, script] = python("crowd.py").unwrap();
     let address = hosts.host(index).address.to_string();
     let mut client = hosts.host(index).command(&interpreter.to_string_lossy());
@@ -110,16 +112,6 @@ fn start_crowd(hosts: &BareHosts, index: usize, count: u64) -> Child {
     BufReader::new(output).read_line(&mut said).unwrap();
     assert_eq!(said, "ready\n");
     crowd
-}
-
-fn resident_kib(hosts: &BareHosts, index: usize) -> u64 {
-    let sidecar = hosts.sidecar(index).unwrap();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", sidecar.pid)).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 fn hosts_other_than(hosts: &BareHosts, index: usize) -> Vec<usize> {

@@ -20,6 +20,7 @@ const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
 const RECOVERED_AFTER: Duration = Duration::from_mins(1);
 
 /// What is known when a decision is due.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
 pub struct Situation<'a> {
     /// This node serves.

@@ -85,7 +85,7 @@ impl Services {
         let begun = match seat {
             Ok(seat) => {
                 let ground = self.move_ground(seat);
-                self.desk.begin(now(), wish.clone(), ground)
+                self.desk.begin(now(), wish.clone(), &ground)
             }
             Err(objection) => Err(objection),
         };
@@ -136,7 +136,7 @@ impl Services {
             ..self.wish_for(None, None, Cause::PodDeleted, "end of the pod")
         };
         // Whatever stands in the way, the pod ends: then at once.
-        if let Ok(Some(step)) = self.desk.begin(now(), wish, self.move_ground(None)) {
+        if let Ok(Some(step)) = self.desk.begin(now(), wish, &self.move_ground(None)) {
             self.take_step(step);
         }
     }

@@ -128,10 +128,15 @@ impl BareHosts {
         // Whom extension 400 calls: the last client.
         if let Some(callee) = self.lan.hosts().get(self.count()..).and_then(<[_]>::last) {
             let contact = format!("sip:callee@{}:{CALLEE_PORT}", callee.address);
-            text += &format!(
-                "\n[callee]\ntype=aor\ncontact={contact}\n\n{}aors=callee\n{chosen}",
-                endpoint.replace("anonymous", "callee")
-            );
+            let callee = endpoint.replace("anonymous", "callee");
+            text.extend([
+                "\n[callee]\ntype=aor\ncontact=",
+                &contact,
+                "\n\n",
+                &callee,
+                "aors=callee\n",
+                chosen,
+            ]);
         }
         text
     }

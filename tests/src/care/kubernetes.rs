@@ -25,7 +25,7 @@ const NEXT_IMAGE: &str = "localhost/pbx-ha/asterisk:22-next";
 const OPENED: &str = "opened";
 const MOVE_LIMIT: Duration = Duration::from_secs(20);
 /// kubelet brings changed files, a standby tries them, the active reloads.
-const RELOAD_LIMIT: Duration = Duration::from_secs(120);
+const RELOAD_LIMIT: Duration = Duration::from_mins(2);
 /// Pods that drain their calls take longer to go.
 const REPLACED_LIMIT: Duration = Duration::from_secs(150);
 /// Both pods are replaced within it, and calls begun before are still up when the role moves.

@@ -59,8 +59,8 @@ impl Load {
             calls,
             hold,
         };
-        let held = Callers::start(&plan)?;
-        held.wait_answered(ANSWER_LIMIT)?;
+        let steady = Callers::start(&plan)?;
+        steady.wait_answered(ANSWER_LIMIT)?;
         let fresh = Callers::start(&CallPlan {
             rate: FRESH_RATE,
             calls: FRESH_CALLS,
@@ -69,7 +69,7 @@ impl Load {
         })?;
         Ok(Self {
             callee,
-            held,
+            held: steady,
             fresh,
         })
     }

@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// Write the figures to this file as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Run this group only: hung, drain, reload, or on the cluster pod_drain, pod_reload, upgrade; may be repeated
+    /// Run this group only: hung, drain, reload, or on the cluster `pod_drain`, `pod_reload`, upgrade; may be repeated
     #[arg(long)]
     only: Vec<String>,
     /// Runs of each group; default: each group's own number

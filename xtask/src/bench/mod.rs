@@ -6,6 +6,7 @@ use clap::Subcommand;
 mod ami;
 mod asterisk;
 mod asterisk_rows;
+mod doors;
 mod e2e;
 mod failover;
 mod figures;
@@ -17,6 +18,8 @@ mod latency;
 pub(crate) enum Command {
     /// The AMI hub against Asterisk's own manager, on a real Asterisk (needs root; up to 10 minutes)
     Ami(ami::Arguments),
+    /// The doors on bare hosts: events, deaths, crowds, questions, beside the real heartbeat (needs root and heartbeat; 20 minutes)
+    Doors(doors::Arguments),
     /// Failovers of the whole system on the local cluster, from the cause to the first answer (needs root; up to 30 minutes)
     E2e(e2e::Arguments),
     /// An Asterisk that hangs, drains, reloads and is upgraded, on bare hosts and on the local cluster (needs root; ends within 30 minutes)
@@ -32,6 +35,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Ami(arguments) => ami::run(&arguments),
         Command::Asterisk(arguments) => asterisk::run(&arguments),
+        Command::Doors(arguments) => doors::run(&arguments),
         Command::E2e(arguments) => e2e::run(&arguments),
         Command::Latency(arguments) => latency::run(&arguments),
         Command::Failover(arguments) => failover::run(&arguments),
