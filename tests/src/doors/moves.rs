@@ -1,7 +1,7 @@
 //! A planned move of the role, from the core's decision until each door tells it. The decision's moment is in the new active's log;
 //! all clocks here are the machine's boot clock.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
@@ -19,7 +19,7 @@ use crate::http;
 use crate::netns::run_in;
 
 /// A door that is asked is asked again after this.
-const ASK_EVERY: Duration = Duration::from_micros(300);
+const ASK_EVERY: Duration = Duration::from_micros(500);
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// The doors, in the order in which [`Moves::once`] tells their times.
@@ -32,11 +32,11 @@ pub const DOORS: [(&str, &str); 6] = [
     ),
     (
         "haast",
-        "HAAst's `getstatus` says Active (asked every 0.3 ms)",
+        "HAAst's `getstatus` says Active (asked every 0.5 ms)",
     ),
     (
         "droonga",
-        "Droonga's `system.status` says active (asked every 0.3 ms)",
+        "Droonga's `system.status` says active (asked every 0.5 ms)",
     ),
     (
         "sysadm",
@@ -129,7 +129,8 @@ fn ask_haast(hosts: &BareHosts, index: usize) -> Result<Asking> {
     let stream =
         UnixStream::connect(&path).with_context(|| format!("connect to {}", path.display()))?;
     stream.set_read_timeout(Some(LIMIT)).context("set up")?;
-    let mut reader = BufReader::new(stream.try_clone().context("share a socket")?);
+    let mut reader = stream.try_clone().context("share a socket")?;
+    read_to(&mut reader, b"ready>")?;
     let question = b"command:getstatus\n\n";
     let answered = move || read_to(&mut reader, b"ready>");
     Ok(ask_until(
@@ -149,7 +150,7 @@ fn ask_droonga(hosts: &BareHosts, index: usize) -> Result<Asking> {
     stream.set_nodelay(true).context("set up")?;
     let question = format!("GET /droonga/system/status HTTP/1.1\r\nHost: {address}\r\n\r\n");
     let wanted = format!("{}:10031/droonga\":{{\"status\":\"active\"}}", host.address);
-    let mut reader = BufReader::new(stream.try_clone().context("share a socket")?);
+    let mut reader = stream.try_clone().context("share a socket")?;
     let answered = move || read_to(&mut reader, b"droonga\"}");
     Ok(ask_until(stream, question.as_bytes(), answered, &wanted))
 }
@@ -177,13 +178,14 @@ fn ask_until(
     })
 }
 
-/// One answer.
+/// One answer: nothing comes behind it before the next question.
 fn read_to(reader: &mut impl Read, end: &[u8]) -> Result<String> {
     let mut answer = Vec::new();
-    let mut byte = [0];
+    let mut piece = [0; 8192];
     while !answer.ends_with(end) {
-        reader.read_exact(&mut byte).context("read an answer")?;
-        answer.push(byte[0]);
+        let bytes = reader.read(&mut piece).context("read an answer")?;
+        ensure!(bytes > 0, "the door closed");
+        answer.extend_from_slice(&piece[..bytes]);
     }
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
