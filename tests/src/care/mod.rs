@@ -57,7 +57,7 @@ pub fn hang(hosts: &BareHosts, hang: Hang) -> Result<(Duration, Cause)> {
     let active = hosts.wait_whole(WHOLE_WITHIN)?;
     let asterisk = hosts.asterisk(active)?;
     let began = Instant::now();
-    let _blocked = match hang {
+    let blocked = match hang {
         Hang::Stopped => {
             asterisk.signal(Signal::STOP)?;
             None
@@ -72,11 +72,7 @@ pub fn hang(hosts: &BareHosts, hang: Hang) -> Result<(Duration, Cause)> {
             )?)
         }
     };
-    let began = if hang == Hang::Blocked {
-        Instant::now()
-    } else {
-        began
-    };
+    let began = blocked.as_ref().map_or(began, BlockedThreads::since);
     let heir = wait_for_other(hosts, active, Duration::from_secs(10))?;
     let took = began.elapsed();
     let report = hosts.report(heir)?;
