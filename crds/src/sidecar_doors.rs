@@ -71,7 +71,7 @@ pub struct HaastDoor {
 pub struct HeartbeatDoor {
     /// Path of the unix socket; the clients look for it at /run/heartbeat/register.
     pub socket: PathBuf,
-    /// Who may use which name; a name that is not listed is for the sidecar's own user and root.
+    /// Who may use which name; a name that is not listed is for the sidecar's own user and root, and anyone may look without a name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apiauth: Vec<ApiAuth>,
 }
@@ -80,7 +80,7 @@ pub struct HeartbeatDoor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApiAuth {
-    /// The client's name; `default` for all that are not listed.
+    /// The client's name; `default` for all that are not listed, `anon` for clients without a name.
     pub name: String,
     /// Numbers of users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use crate::asterisk_chroot;
+use crate::certificate::self_signed;
 use crate::cluster::{Process, wait_until};
 use crate::images::{Profile, build_ami_hub};
 use crate::netns::{Lan, processes_in, run_in};
@@ -247,22 +248,7 @@ fn prepare(folder: &Path, rootfs: &Path) -> Result<()> {
     write(&agi, AGI)?;
     crate::tools::make_executable(&agi)?;
     write(&folder.join("secret"), SECRET)?;
-    let mut certify = Command::new("openssl");
-    certify.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-subj",
-        "/CN=hub",
-        "-days",
-        "2",
-    ]);
-    certify.arg("-keyout").arg(folder.join("key.pem"));
-    output_of(certify.arg("-out").arg(folder.join("certificate.pem")))?;
+    self_signed(folder, (*TLS.ip()).into())?;
     write(&folder.join("hub.yaml"), &hub_config(folder))
 }
 

@@ -11,8 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use pbx_crds::cluster::{FailoverSpec, StandbyMode};
 use pbx_crds::health::HealthSpec;
 use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
-use pbx_crds::report::{Report, ReportedRole};
-use pbx_crds::status::LinkState;
+use pbx_crds::report::ReportedRole;
 use pbx_crds::switchover::{DrillSpec, HookSpec};
 use rustix::process::Signal;
 
@@ -25,6 +24,7 @@ use crate::progress::{output_of, tail};
 use crate::slow_path::SlowPath;
 
 mod setup;
+mod told;
 
 pub use setup::TOKEN;
 use setup::{HAAST_SOCKET, bound_config};
@@ -166,11 +166,6 @@ impl BareHosts {
     /// The folder of a host that is to be `/run/heartbeat` for its clients.
     pub fn heartbeat_folder(&self, index: usize) -> PathBuf {
         self.home(index).join("heartbeat")
-    }
-
-    /// What the sidecar of a host says, asked on the host itself.
-    pub fn report(&self, index: usize) -> Result<Report> {
-        serde_json::from_str(&self.ask(index, "/status")?).context("read the report")
     }
 
     /// The hosts that say they are active.
@@ -318,37 +313,6 @@ impl BareHosts {
     /// Where a host's own files are.
     pub fn folder(&self, index: usize) -> PathBuf {
         self.home(index)
-    }
-
-    /// The names of a host's links in one state.
-    pub fn links(&self, index: usize, state: LinkState) -> Result<Vec<String>> {
-        let links = self.report(index)?.links.into_iter();
-        Ok(links
-            .filter(|link| link.state == state)
-            .map(|link| link.name)
-            .collect())
-    }
-
-    /// The round-trip times of a host's links, in milliseconds.
-    pub fn round_trips(&self, index: usize) -> Result<Vec<(String, f64)>> {
-        let status: serde_json::Value = serde_json::from_str(&self.ask(index, "/status")?)?;
-        let times = status["linkTimes"].as_array().context("no linkTimes")?;
-        let times = times.iter().filter_map(|link| {
-            let name = link["name"].as_str()?.to_owned();
-            Some((name, link["roundTripMs"].as_f64()?))
-        });
-        Ok(times.collect())
-    }
-
-    /// The metrics of a host.
-    pub fn metrics(&self, index: usize) -> Result<String> {
-        self.ask(index, "/metrics")
-    }
-
-    fn ask(&self, index: usize, path: &str) -> Result<String> {
-        let host = &self.lan.hosts()[index];
-        let address = SocketAddrV4::new(host.address, HTTP_PORT);
-        http::get(&host.path(), address, path)
     }
 
     fn home(&self, index: usize) -> PathBuf {

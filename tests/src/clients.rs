@@ -1,6 +1,7 @@
-//! Clients of other systems, unmodified, as their users install them: `PyPI`'s `websockets` and `fluent-logger`, npm's
-//! `@fluent-org/logger`; and small programs that use them (`assets/clients`). Needs python3 with venv, node and npm.
+//! Clients of other systems, unmodified, as their users install them: from `PyPI`, npm and Debian; and small programs that use them
+//! (`assets/clients`). Needs python3 with venv, node and npm.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,10 +10,15 @@ use anyhow::{Context, Result};
 use crate::progress::{Step, output_of};
 use crate::tools::{cached, log_path};
 
-/// Part of the names in the cache: changed with the versions below.
-const VERSION: &str = "1";
-const PYTHON_PACKAGES: [&str; 3] = ["websockets>=14", "fluent-logger==0.11.1", "msgpack"];
-const NPM_PACKAGE: &str = "@fluent-org/logger@1";
+/// Part of the names in the cache: changed with the packages below.
+const VERSION: &str = "2";
+const PYTHON_PACKAGES: [&str; 4] = [
+    "websockets>=14",
+    "fluent-logger==0.11.1",
+    "msgpack",
+    "panoramisk",
+];
+const NPM_PACKAGES: [&str; 2] = ["@fluent-org/logger@1", "asterisk-manager"];
 
 /// A Python program of `assets/clients`, to be run in a host's namespace: interpreter and script.
 pub fn python(script: &str) -> Result<[PathBuf; 2]> {
@@ -39,14 +45,36 @@ pub fn node(script: &str) -> Result<[PathBuf; 2]> {
         let step = Step::begin("Node clients: installing from npm", "20 s");
         let log = log_path("clients-npm")?;
         let mut npm = Command::new("npm");
-        npm.args(["install", "--silent", "--prefix"])
-            .arg(scratch)
-            .arg(NPM_PACKAGE);
-        step.run(&mut npm, &log)?;
+        npm.args(["install", "--silent", "--prefix"]).arg(scratch);
+        step.run(npm.args(NPM_PACKAGES), &log)?;
         step.done();
         Ok(scratch.to_owned())
     })?;
     Ok([asset(script), folder.join("node_modules")])
+}
+
+/// A folder with the files of a Debian package, which is not installed.
+pub fn debian(package: &str) -> Result<PathBuf> {
+    cached(&format!("clients-{package}-{VERSION}"), |scratch| {
+        let download = || {
+            let mut apt = Command::new("apt-get");
+            output_of(apt.args(["download", package]).current_dir(scratch))
+        };
+        // A machine that was just made has no lists.
+        if download().is_err() {
+            output_of(Command::new("apt-get").arg("update"))?;
+            download()?;
+        }
+        let files = scratch.join("files");
+        for entry in fs::read_dir(scratch).context("list what was downloaded")? {
+            let path = entry.context("list what was downloaded")?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                let mut unpack = Command::new("dpkg-deb");
+                output_of(unpack.arg("-x").arg(path).arg(&files))?;
+            }
+        }
+        Ok(files)
+    })
 }
 
 /// What a client said, line by line; it must end well.
@@ -55,14 +83,15 @@ pub fn said(client: &mut Command) -> Result<Vec<String>> {
     Ok(text.lines().map(ToOwned::to_owned).collect())
 }
 
-fn asset(script: &str) -> PathBuf {
+/// A file of `assets/clients`.
+pub fn asset(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("assets/clients")
-        .join(script)
+        .join(name)
 }
 
 fn mark(scratch: &Path) -> Result<PathBuf> {
     let path = scratch.join("whole");
-    std::fs::write(&path, "").context("mark the clients as installed")?;
+    fs::write(&path, "").context("mark the clients as installed")?;
     Ok(path)
 }

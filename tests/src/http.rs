@@ -1,4 +1,4 @@
-//! One plain GET from inside a network namespace: for what sidecars and operator serve. Leaves out TLS, redirects and chunks.
+//! One plain GET or POST from inside a network namespace: for what sidecars and operator serve. Leaves out TLS, redirects and chunks.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
@@ -20,30 +20,54 @@ pub fn get(namespace: &Path, address: SocketAddrV4, path: &str) -> Result<String
 
 /// The body of a 200; any other answer is an error.
 pub fn get_bytes(namespace: &Path, address: SocketAddrV4, path: &str) -> Result<Vec<u8>> {
-    const END_OF_HEAD: &[u8] = b"\r\n\r\n";
-    let answer = run_in(namespace, || ask(address, path))??;
-    let head = answer
-        .windows(END_OF_HEAD.len())
-        .position(|window| window == END_OF_HEAD)
-        .with_context(|| format!("{address} answered without an end of its head"))?;
-    let body = answer[head + END_OF_HEAD.len()..].to_vec();
-    let head = String::from_utf8_lossy(&answer[..head]);
-    let status = head.lines().next().unwrap_or_default();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let answer = run_in(namespace, || ask(address, &request))??;
+    let (status, body) = parts(&answer)?;
     ensure!(
-        status.contains(" 200 "),
+        status == 200,
         "GET {path} of {address} got {status}: {}",
-        String::from_utf8_lossy(&body)
+        String::from_utf8_lossy(body)
     );
-    Ok(body)
+    Ok(body.to_vec())
 }
 
-fn ask(address: SocketAddrV4, path: &str) -> Result<Vec<u8>> {
+/// Posts `body`, with the token if there is one; the status and what was answered.
+pub fn post(
+    namespace: &Path,
+    address: SocketAddrV4,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> Result<(u16, String)> {
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{}Content-Length: {}\r\n\r\n{body}",
+        token.unwrap_or_default(),
+        body.len()
+    );
+    let answer = run_in(namespace, || ask(address, &request))??;
+    let (status, body) = parts(&answer)?;
+    Ok((status, String::from_utf8_lossy(body).into_owned()))
+}
+
+/// Status and body.
+fn parts(answer: &[u8]) -> Result<(u16, &[u8])> {
+    const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+    let mut windows = answer.windows(END_OF_HEAD.len());
+    let head = windows.position(|window| window == END_OF_HEAD);
+    let head = head.context("the answer has no end of its head")?;
+    let line = String::from_utf8_lossy(&answer[..head]);
+    let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
+    let status = status.with_context(|| format!("no status in {line}"))?;
+    Ok((status, &answer[head + END_OF_HEAD.len()..]))
+}
+
+fn ask(address: SocketAddrV4, request: &str) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(address), TIMEOUT)
         .with_context(|| format!("connect to {address}"))?;
     stream
         .set_read_timeout(Some(TIMEOUT))
         .context("set up the connection")?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream
         .write_all(request.as_bytes())
         .with_context(|| format!("ask {address}"))?;

@@ -2,6 +2,7 @@
 //! program written from HAAst's description. Heartbeat's socket is where the library looks, in a mount namespace of the client's own.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::clients::asset;
 use crate::packages::{self, PackageSet};
 use crate::progress::{Step, output_of};
 use crate::tools::{cached, log_path};
@@ -34,10 +36,10 @@ pub const CLIENTS: PackageSet = PackageSet {
 /// Debian's test of the client interface; it never ends by itself.
 pub const API_TEST: &str = "/usr/libexec/heartbeat/api_test";
 /// Part of the name in the cache: changed with the program.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longer than any client of a test runs; one that hangs ends.
-const LIFETIME: &str = "60";
+const LIFETIME: Duration = Duration::from_mins(1);
 /// `/run` is the client's alone: nothing of the machine is touched.
 const OWN_RUN: &str = "mount -t tmpfs run /run && mkdir /run/heartbeat && \
                        mount --bind \"$0\" /run/heartbeat && exec timeout \"$@\"";
@@ -49,10 +51,15 @@ pub fn ensure() -> Result<()> {
 
 /// Makes `command` (such as `ip netns exec`, or nothing but `unshare`) run a client for which `folder` is `/run/heartbeat`.
 pub fn with_socket(command: &mut Command, folder: &Path, client: &[&str]) {
+    with_socket_for(LIFETIME, command, folder, client);
+}
+
+/// The same for a client that ends after `lifetime`.
+pub fn with_socket_for(lifetime: Duration, command: &mut Command, folder: &Path, client: &[&str]) {
     command
         .args(["-m", "sh", "-c", OWN_RUN])
         .arg(folder)
-        .arg(LIFETIME)
+        .arg(lifetime.as_secs().to_string())
         .args(client);
 }
 
@@ -84,16 +91,23 @@ pub fn compiled() -> Result<PathBuf> {
 
 /// Asks HAAst's socket with the Python client: `command`, then its `key=value` pairs.
 pub fn ask_haast(socket: &Path, arguments: &[&str]) -> Result<Value> {
-    let mut client = Command::new("python3");
-    client.arg(asset("haast_client.py")).arg(socket);
-    let text = output_of(client.args(arguments))?;
-    serde_json::from_str(&text).with_context(|| format!("read the client's answer {text}"))
+    ask_haast_at(&socket.to_string_lossy(), arguments)
 }
 
-fn asset(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("assets/clients")
-        .join(name)
+/// The same over TLS; `authority` has signed the door's certificate, which is for its IP address.
+pub fn ask_haast_over_tls(
+    address: SocketAddr,
+    authority: &Path,
+    arguments: &[&str],
+) -> Result<Value> {
+    ask_haast_at(&format!("{address}:{}", authority.display()), arguments)
+}
+
+fn ask_haast_at(place: &str, arguments: &[&str]) -> Result<Value> {
+    let mut client = Command::new("python3");
+    client.arg(asset("haast_client.py")).arg(place);
+    let text = output_of(client.args(arguments))?;
+    serde_json::from_str(&text).with_context(|| format!("read the client's answer {text}"))
 }
 
 /// Our C program, running.

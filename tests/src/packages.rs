@@ -53,6 +53,12 @@ pub const ASTERISK_CHROOT: PackageSet = PackageSet {
     ],
 };
 
+/// Claims an address that another has.
+pub const ARPING: PackageSet = PackageSet {
+    purpose: "claiming a floating address",
+    packages: &["iputils-arping"],
+};
+
 /// Calls, registers and loads a PBX.
 pub const SIP_LOAD: PackageSet = PackageSet {
     purpose: "SIP load",

@@ -69,7 +69,11 @@ fn container_logs(folder: &Path) -> Vec<PathBuf> {
 
 /// A line of the container runtime: time, stream, F or P, then what the process wrote.
 fn parse(pod: &str, line: &str) -> Option<CoreNotice> {
-    let written = line.splitn(4, ' ').nth(3)?;
+    notice_in(pod, line.splitn(4, ' ').nth(3)?)
+}
+
+/// The notice of the core in a line that the sidecar of `pod` (or host) wrote, if it is one.
+pub fn notice_in(pod: &str, written: &str) -> Option<CoreNotice> {
     let entry: Value = serde_json::from_str(written).ok()?;
     if entry["message"] != "core" {
         return None;

@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::io::Read;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use pbx_crds::cluster::FailoverSpec;
 use pbx_tests::bare_hosts::{BareHosts, BareSettings};
 use pbx_tests::cluster::wait_until;
-use pbx_tests::linux_ha::{self, Client, answer_of, ask_haast, compiled, with_socket};
+use pbx_tests::linux_ha::{self, API_TEST, Client, answer_of, ask_haast, compiled, with_socket};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,6 +51,7 @@ fn clients_of_heartbeat_and_haast_see_a_switchover_and_a_death() {
     assert_eq!(shown["local previous haast state formatted"], "Standby");
 
     let watching = active;
+    let api_test = start_api_test(&hosts, watching);
     let died_at = Instant::now();
     hosts.crash(standby).unwrap();
     let dead = format!("node pbx-{standby} dead");
@@ -64,9 +68,46 @@ fn clients_of_heartbeat_and_haast_see_a_switchover_and_a_death() {
         (1, "dead".into())
     );
     hosts.boot(standby).unwrap();
-    clients[watching]
-        .expect(&format!("node pbx-{standby} active"))
-        .unwrap();
+    let back = format!("node pbx-{standby} active");
+    clients[watching].expect(&back).unwrap();
+    api_test_was_told(api_test, standby);
+}
+
+/// Debian's own test program; it never ends by itself.
+fn start_api_test(hosts: &BareHosts, index: usize) -> Child {
+    let mut command = hosts.host(index).command("unshare");
+    with_socket(&mut command, &hosts.heartbeat_folder(index), &[API_TEST]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    // It walks through everything once; the lines of that are read with the others.
+    let waiting = said_by(&mut child, "Waiting for messages");
+    assert!(
+        waiting.contains("Current resource status: none"),
+        "{waiting}"
+    );
+    child
+}
+
+fn api_test_was_told(mut api_test: Child, dead: usize) {
+    for state in ["dead", "active"] {
+        let told = format!("Status update: Node pbx-{dead} now has status {state}");
+        let said = said_by(&mut api_test, &told);
+        assert!(!said.contains("ERROR"), "{said}");
+    }
+    // `timeout` passes it on.
+    kill_process(Pid::from_child(&api_test), Signal::TERM).unwrap();
+    api_test.wait().unwrap();
+}
+
+/// What a program says on its standard error up to `end`; its lifetime bounds the wait.
+fn said_by(child: &mut Child, end: &str) -> String {
+    let output = child.stderr.as_mut().unwrap();
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    while !said.ends_with(end.as_bytes()) {
+        let read = output.read(&mut byte).unwrap();
+        assert!(read > 0, "no {end:?} in {}", String::from_utf8_lossy(&said));
+        said.push(byte[0]);
+    }
+    String::from_utf8(said).unwrap()
 }
 
 fn cl_status(hosts: &BareHosts, index: usize, arguments: &[&str]) -> (i32, String) {

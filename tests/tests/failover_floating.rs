@@ -11,6 +11,7 @@ use pbx_tests::cluster::wait_until;
 use pbx_tests::failover::ours::Ours;
 use pbx_tests::failover::{Contender, Fault, Run, clients, measure};
 use pbx_tests::netns::HOST_LINK;
+use pbx_tests::packages;
 use pbx_tests::progress::output_of;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -90,6 +91,7 @@ fn an_emptied_rule_set_is_mended_and_another_holder_of_the_address_is_told() {
     )
     .unwrap();
     let asked = ours.lan().hosts()[active].address.to_string();
+    packages::ensure(&[packages::ARPING]).unwrap();
     let mut arping = client.command("arping");
     arping.args([
         "-c",

@@ -14,6 +14,7 @@ use pbx_doors::{channel, droonga, haast, heartbeat, sysadm};
 const MAX_BYTES: usize = 4096;
 /// An allocator keeps some; a leak of a byte an input would be more.
 const MAX_GROWTH_KIB: u64 = 4096;
+const FIRST_SEED: u64 = 1;
 
 /// Random bytes for the codecs.
 #[derive(Args, Debug)]
@@ -22,7 +23,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1_000_000)]
     inputs: u64,
     /// The first seed
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = FIRST_SEED)]
     from: u64,
     /// Only the codecs whose name contains this
     #[arg(long, default_value = "")]
@@ -89,13 +90,31 @@ const TARGETS: [Target; 6] = [
     },
 ];
 
+/// What a codec did with its inputs.
+pub(crate) struct Outcome {
+    /// The codec.
+    pub(crate) name: &'static str,
+    /// Why it failed; none: it took all inputs.
+    pub(crate) failure: Option<String>,
+    /// How much more memory this process has, KiB.
+    pub(crate) grown_kib: u64,
+    seconds: f64,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let chosen = TARGETS
         .iter()
         .filter(|target| target.name.contains(&arguments.only));
     let mut count = 0;
     for target in chosen {
-        fuzz(target, arguments)?;
+        let outcome = fuzz(target, arguments.from, arguments.inputs)?;
+        if let Some(failure) = outcome.failure {
+            bail!("{} failed with {failure}", target.name);
+        }
+        println!(
+            "{}: {} inputs in {:.0} s, no panic, {} KiB of growth",
+            target.name, arguments.inputs, outcome.seconds, outcome.grown_kib
+        );
         count += 1;
     }
     if count == 0 {
@@ -109,30 +128,40 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn fuzz(target: &Target, arguments: &Arguments) -> Result<()> {
+/// Gives each codec `inputs` inputs, beginning with the first seed; a failure ends that codec's alone.
+pub(crate) fn outcomes(inputs: u64) -> Result<Vec<Outcome>> {
+    TARGETS
+        .iter()
+        .map(|target| fuzz(target, FIRST_SEED, inputs))
+        .collect()
+}
+
+fn fuzz(target: &Target, from: u64, inputs: u64) -> Result<Outcome> {
     let start = Instant::now();
     let mut input = Vec::with_capacity(2 * MAX_BYTES);
     let mut resident_before = None;
-    for seed in arguments.from..arguments.from + arguments.inputs {
+    let mut failure = None;
+    for seed in from..from + inputs {
         make(target, seed, &mut input);
         let outcome = catch_unwind(AssertUnwindSafe(|| (target.fuzz_one)(&input)));
         if outcome.is_err() {
-            bail!("{} failed with seed {seed}: {input:02x?}", target.name);
+            failure = Some(format!("seed {seed}: {input:02x?}"));
+            break;
         }
-        if seed == arguments.from + arguments.inputs / 10 {
+        if seed == from + inputs / 10 {
             resident_before = Some(resident_kib()?);
         }
     }
-    let grown = resident_kib()?.saturating_sub(resident_before.unwrap_or(u64::MAX));
-    if grown > MAX_GROWTH_KIB {
-        bail!("{} grew by {grown} KiB", target.name);
+    let grown_kib = resident_kib()?.saturating_sub(resident_before.unwrap_or(u64::MAX));
+    if grown_kib > MAX_GROWTH_KIB {
+        failure = failure.or(Some(format!("{grown_kib} KiB of growth")));
     }
-    let seconds = start.elapsed().as_secs_f64();
-    println!(
-        "{}: {} inputs in {seconds:.0} s, no panic, {grown} KiB of growth",
-        target.name, arguments.inputs
-    );
-    Ok(())
+    Ok(Outcome {
+        name: target.name,
+        failure,
+        grown_kib,
+        seconds: start.elapsed().as_secs_f64(),
+    })
 }
 
 /// The input of a seed: a sample (of every sixteenth seed, nothing), changed a few times.

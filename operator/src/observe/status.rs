@@ -157,12 +157,15 @@ fn ready(observed: &Observed, active: Option<&str>) -> String {
     format!("{count}/{}", observed.nodes.saturating_sub(1))
 }
 
-/// The newest that any sidecar tells; the last known while none does.
+/// The newest that any sidecar tells; the last known while none does. Moments are whole seconds: of two of the same second the one
+/// that is told wins over the one that is known, and what is over wins over what goes on.
 fn switchover(observed: &Observed) -> Option<SwitchoverStatus> {
     let told = observed.all_connected();
     let told = told.filter_map(|(_, report)| report.switchover.clone());
-    told.chain(observed.status.switchover.clone())
-        .max_by_key(|one| one.since.0)
+    let known = observed.status.switchover.clone().into_iter();
+    known
+        .chain(told)
+        .max_by_key(|one| (one.since.0, one.state.is_final()))
 }
 
 fn nodes(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::bid::Bid;
 use crate::node::Node;
-use crate::{Body, BootTime, Effect, Epoch, Message, PeerCondition, Record, Seat};
+use crate::{Body, BootTime, Condition, Effect, Epoch, Message, PeerCondition, Record, Seat};
 
 impl Node {
     /// Every keepalive, to every seat: a beat with a bid, else a sign of life.
@@ -62,6 +62,18 @@ impl Node {
         let is_latest = self.next_beat_at == beat_sent_at.after(timing.keepalive);
         if is_latest && self.is_serving() && self.bid.as_ref().is_some_and(is_calm) {
             self.next_beat_at = beat_sent_at.after(timing.calm_keepalive());
+        }
+    }
+
+    /// What this node is has changed: its peers choose the heir by it, so they hear it at once.
+    pub(crate) fn on_condition(&mut self, now: BootTime, condition: Condition) {
+        if self.condition == condition {
+            return;
+        }
+        self.condition = condition;
+        self.next_beat_at = self.next_beat_at.min(now);
+        for peer in &mut self.peers {
+            peer.told_at = BootTime::default();
         }
     }
 

@@ -208,7 +208,7 @@ impl Node {
             Input::Message(ref message) => self.on_message(now, message, effects),
             Input::Api { call, ref answer } => self.on_api(now, call, answer, effects),
             Input::Guard(event) => self.on_guard(now, event, effects),
-            Input::Condition(condition) => self.condition = condition,
+            Input::Condition(condition) => self.on_condition(now, condition),
             Input::Command(command) => self.on_command(now, command, effects),
         }
     }

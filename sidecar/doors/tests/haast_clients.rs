@@ -6,49 +6,98 @@
 mod runtime;
 
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use pbx_doors::haast::{Door, bind, serve};
+use pbx_crds::sidecar_doors::TlsFiles;
+use pbx_doors::haast::{Door, bind, serve, serve_remote};
 use pbx_doors::job::{Action, Refusal, Request};
+use pbx_doors::tls::Tls;
+use pbx_doors::token::Token;
 use pbx_doors::{OnDropped, View, fixtures};
+use pbx_tests::certificate::{SelfSigned, self_signed};
 use pbx_tests::linux_ha;
 use runtime::on_a_thread;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What clients over the network show.
+const TOKEN: &str = "0123456789abcdef";
 
 struct Node {
     folder: tempfile::TempDir,
     view: watch::Sender<Arc<View>>,
+    tls: SelfSigned,
+    /// Where TLS is served.
+    address: SocketAddr,
+    /// Why clients were dropped.
+    dropped: Arc<Mutex<Vec<&'static str>>>,
+    /// Actions that came as far as the services.
+    asked: Arc<Mutex<Vec<Action>>>,
 }
 
 /// A node that begins promotions as job 17 and refuses everything else.
 fn start() -> Node {
     linux_ha::ensure().unwrap();
     let folder = tempfile::tempdir().unwrap();
+    let tls = self_signed(folder.path(), Ipv4Addr::LOCALHOST.into()).unwrap();
+    let files = TlsFiles {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+    };
+    let token = folder.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
     let view = watch::Sender::new(Arc::new(fixtures::two_nodes()));
-    let (actions, mut requests) = mpsc::channel::<Request>(4);
+    let (dropped, asked) = (Arc::default(), Arc::default());
+    let (actions, requests) = mpsc::channel::<Request>(4);
     let door = Door {
         view: view.subscribe(),
         actions,
-        on_dropped: OnDropped::new(|_| {}),
+        on_dropped: noting(&dropped),
     };
     let path = folder.path().join("haast.sock");
+    let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    port.set_nonblocking(true).unwrap();
+    let address = port.local_addr().unwrap();
+    let begun = answer(requests, Arc::clone(&asked));
     on_a_thread(async move {
-        tokio::spawn(serve(bind(&path).unwrap(), door));
-        tokio::spawn(async move {
-            while let Some(request) = requests.recv().await {
-                let answer = match request.action {
-                    Action::Promote => Ok(17),
-                    _ => Err(Refusal::NotPossible("not here".into())),
-                };
-                request.reply.send(answer).unwrap();
-            }
-        });
+        tokio::spawn(serve(bind(&path).unwrap(), door.clone()));
+        let (token, _) = Token::follow(Some(token));
+        let (tls, _) = Tls::follow(files, &[]).unwrap();
+        let port = TcpListener::from_std(port).unwrap();
+        tokio::spawn(serve_remote(port, tls, token, door));
+        tokio::spawn(begun);
     });
-    Node { folder, view }
+    Node {
+        folder,
+        view,
+        tls,
+        address,
+        dropped,
+        asked,
+    }
+}
+
+fn noting(dropped: &Arc<Mutex<Vec<&'static str>>>) -> OnDropped {
+    let dropped = dropped.clone();
+    OnDropped::new(move |reason| dropped.lock().unwrap().push(reason))
+}
+
+async fn answer(mut requests: mpsc::Receiver<Request>, asked: Arc<Mutex<Vec<Action>>>) {
+    while let Some(request) = requests.recv().await {
+        asked.lock().unwrap().push(request.action.clone());
+        let answer = match request.action {
+            Action::Promote => Ok(17),
+            _ => Err(Refusal::NotPossible("not here".into())),
+        };
+        request.reply.send(answer).unwrap();
+    }
 }
 
 impl Node {
@@ -58,6 +107,10 @@ impl Node {
 
     fn ask(&self, arguments: &[&str]) -> Value {
         linux_ha::ask_haast(&self.socket(), arguments).unwrap()
+    }
+
+    fn ask_over_tls(&self, arguments: &[&str]) -> Value {
+        linux_ha::ask_haast_over_tls(self.address, &self.tls.certificate, arguments).unwrap()
     }
 
     fn socat(&self, input: &str) -> String {
@@ -145,4 +198,52 @@ fn a_flood_is_refused_and_closed() {
         said.contains("message: a line is longer than 1000 bytes"),
         "{said}"
     );
+}
+
+#[test]
+fn over_tls_each_command_needs_the_token() {
+    let node = start();
+    let token = format!("token={TOKEN}");
+    let answer = node.ask_over_tls(&["getstatus", &token]);
+    assert_eq!(
+        (&answer["id"], &answer["result"]),
+        (&"123".into(), &"ok".into())
+    );
+    assert_eq!(answer["values"].as_object().unwrap().len(), 51);
+    let answer = node.ask_over_tls(&["promote", &token]);
+    assert_eq!(answer["values"]["job"], "17", "{answer}");
+    for arguments in [
+        &["demote"][..],
+        &["demote", "token=wrong"],
+        &["getstatus"],
+        &["getstatus", "token="],
+    ] {
+        let answer = node.ask_over_tls(arguments);
+        assert_eq!(answer["result"], "error", "{arguments:?}");
+        assert_eq!(answer["values"]["reason"], "BadToken", "{arguments:?}");
+    }
+    assert_eq!(*node.asked.lock().unwrap(), [Action::Promote]);
+    assert_eq!(*node.dropped.lock().unwrap(), ["HaastRefused"; 4]);
+}
+
+#[test]
+fn over_tcp_without_tls_nobody_is_answered() {
+    let node = start();
+    let mut plain = TcpStream::connect(node.address).unwrap();
+    plain.set_read_timeout(Some(PATIENCE)).unwrap();
+    let asked = format!("token: {TOKEN}\ncommand: promote\n\n");
+    plain.write_all(asked.as_bytes()).unwrap();
+    let mut said = Vec::new();
+    // TLS's own alert, or the end of the connection.
+    let _ = plain.read_to_end(&mut said);
+    assert!(
+        !said.windows(5).any(|window| window == b"haast"),
+        "{said:?}"
+    );
+    let began = Instant::now();
+    while node.dropped.lock().unwrap().is_empty() && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(*node.dropped.lock().unwrap(), ["TlsHandshake"]);
+    assert!(node.asked.lock().unwrap().is_empty());
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use pbx_crds::status::LinkState;
 use pbx_doors::fixtures;
+use pbx_doors::heartbeat::{ApiAuth, Rule, Settings};
 use pbx_doors::view::View;
 use pbx_tests::linux_ha::API_TEST;
 use support::Nodes;
@@ -149,6 +150,19 @@ fn a_program_sees_nodes_links_and_their_changes_at_once() {
 }
 
 #[test]
+fn a_program_hears_of_a_move_of_the_role() {
+    let nodes = Nodes::start();
+    let mut client = nodes.client(1, "-");
+    nodes.change(|view| view.active = Some(1));
+    for told in [
+        "resource office-0 none stable 1",
+        "resource office-1 all stable 1",
+    ] {
+        assert_eq!(client.expect("resource").unwrap(), told);
+    }
+}
+
+#[test]
 fn messages_cross_nodes_in_order_and_reach_their_sender() {
     let nodes = Nodes::start();
     let mut here = nodes.client(0, "phones");
@@ -238,6 +252,51 @@ fn casual_clients_cannot_send_and_names_are_held_once() {
         "{:?}",
         second.seen()
     );
+}
+
+#[test]
+fn without_rules_other_users_look_but_have_no_names() {
+    let nodes = Nodes::start();
+    let other = (65534, 65534);
+    assert!(is_let_in(&nodes, "-", other), "who only looks");
+    assert!(!is_let_in(&nodes, "phones", other));
+    assert!(is_let_in(&nodes, "phones", (0, 0)));
+}
+
+#[test]
+fn rules_say_who_has_which_name() {
+    let rule = |client: &str, uids: &[u32], gids: &[u32]| Rule {
+        client: client.into(),
+        uids: uids.into(),
+        gids: gids.into(),
+    };
+    let nodes = Nodes::start_with(Settings {
+        auth: ApiAuth {
+            rules: vec![
+                rule("phones", &[1001], &[]),
+                rule("default", &[], &[1002]),
+                rule("anon", &[], &[1003]),
+            ],
+            own_uid: 0,
+        },
+        ..Settings::default()
+    });
+    for (name, of, expected) in [
+        ("phones", (1001, 7), true),
+        ("phones", (7, 1002), false),
+        ("desk", (7, 1002), true),
+        ("desk", (1001, 7), false),
+        ("-", (7, 1003), true),
+        ("-", (1001, 1002), false),
+        ("-", (0, 0), true),
+    ] {
+        assert_eq!(is_let_in(&nodes, name, of), expected, "{name} as {of:?}");
+    }
+}
+
+fn is_let_in(nodes: &Nodes, name: &str, (uid, gid): (u32, u32)) -> bool {
+    let client = nodes.client_of(0, name, (uid, gid));
+    client.seen().last().unwrap() == "ready"
 }
 
 #[test]

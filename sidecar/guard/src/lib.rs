@@ -21,6 +21,7 @@ pub mod leash;
 mod leash_link;
 mod life;
 pub mod log;
+pub mod memory;
 pub mod pbx;
 pub mod protocol;
 pub mod schedule;

@@ -165,7 +165,8 @@ fn open_http(
     });
     let file = &inputs.checked.file;
     if let Some(listener) = bind("HTTP", file.http) {
-        tokio::spawn(http::serve(listener, None, router.clone()));
+        let serving = http::serve(listener, None, router.clone(), on_dropped(inputs));
+        tokio::spawn(serving);
     }
     let Some((address, files)) = file.doors.http.tls_listen.zip(file.doors.tls.clone()) else {
         return;
@@ -174,7 +175,8 @@ fn open_http(
         Ok((tls, reread)) => {
             tokio::spawn(reread);
             if let Some(listener) = bind("HTTPS", address) {
-                tokio::spawn(http::serve(listener, Some(tls), router));
+                let serving = http::serve(listener, Some(tls), router, on_dropped(inputs));
+                tokio::spawn(serving);
             }
         }
         Err(error) => tracing::error!(

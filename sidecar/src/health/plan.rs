@@ -36,8 +36,8 @@ const BUILT_IN: [SensorKind; 7] = [
     SensorKind::Disk,
 ];
 
-/// What a kind has unless the user says otherwise. Two answers that are missing for a second mean a hung Asterisk: with channels and
-/// SIP each asked for every 0.8 s, it is noticed within 1.8 s, and by one of them alone within 2.3 s. AMI that lists channels
+/// What a kind has unless the user says otherwise. Two answers that are missing for 0.8 s mean a hung Asterisk: with channels and
+/// SIP each asked for every 0.8 s, it is noticed within 1.6 s, and by one of them alone within 2 s. AMI that lists channels
 /// answers a Ping too: that one is asked seldom, to tell a deadlock of the channels from one of AMI.
 struct Defaults {
     interval_ms: u64,
@@ -136,7 +136,7 @@ fn bare(kind: SensorKind) -> SensorSpec {
 fn defaults(kind: SensorKind) -> Defaults {
     let (interval_ms, timeout_ms, points, failures) = match kind {
         SensorKind::AmiPing => (5_000, 1_000, 100, 2),
-        SensorKind::Channels | SensorKind::SipOptions => (800, 1_000, 100, 2),
+        SensorKind::Channels | SensorKind::SipOptions => (800, 800, 100, 2),
         SensorKind::Registrations | SensorKind::Trunks => (5_000, 3_000, 30, 2),
         SensorKind::TaskProcessors => (5_000, 3_000, 50, 2),
         SensorKind::Disk => (10_000, 3_000, 50, 1),

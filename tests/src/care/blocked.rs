@@ -20,6 +20,9 @@ use nix::unistd::Pid;
 
 use crate::netns::run_in;
 
+/// Rounds of asking and holding.
+const MOST_ROUNDS: usize = 10;
+const ANSWER_LIMIT: Duration = Duration::from_millis(300);
 /// Enough that every thread of the pool has had its turn.
 const QUESTIONS: usize = 300;
 /// A thread that ran so often while they were answered works for them.
@@ -31,33 +34,49 @@ const READER: &str = "SIP";
 #[derive(Debug)]
 pub struct BlockedThreads {
     is_over: Arc<AtomicBool>,
-    holder: Option<JoinHandle<()>>,
+    holders: Vec<JoinHandle<()>>,
+    since: Instant,
 }
 
 impl BlockedThreads {
-    /// Holds the threads of `process` that answer SIP at `target` in a network namespace.
+    /// Holds the threads of `process` that answer SIP at `target` in a network namespace, until nobody answers any more: threads that
+    /// slept in the pool come forward once the others are held.
     pub fn of(process: i32, namespace: &Path, target: SocketAddrV4) -> Result<Self> {
-        let before = turns(process)?;
-        ask(namespace, target)?;
+        let mut blocked = Self {
+            is_over: Arc::new(AtomicBool::new(false)),
+            holders: Vec::new(),
+            since: Instant::now(),
+        };
+        for _ in 0..MOST_ROUNDS {
+            let before = turns(process)?;
+            if !ask(namespace, target)? {
+                ensure!(
+                    !blocked.holders.is_empty(),
+                    "no thread of Asterisk answered"
+                );
+                return Ok(blocked);
+            }
+            blocked.hold_those_that_ran(process, &before)?;
+        }
+        anyhow::bail!("Asterisk answers SIP whatever is held")
+    }
+
+    fn hold_those_that_ran(&mut self, process: i32, before: &BTreeMap<i32, u64>) -> Result<()> {
         let after = turns(process)?;
-        let workers: BTreeSet<i32> = after
-            .iter()
-            .filter(|(thread, count)| {
-                let ran = **count - before.get(*thread).copied().unwrap_or(0);
-                ran >= TURNS && !is_reader(process, **thread)
-            })
-            .map(|(thread, _)| *thread)
-            .collect();
-        ensure!(!workers.is_empty(), "no thread of Asterisk answered");
+        let has_worked = |thread: i32, count: u64| {
+            let ran = count - before.get(&thread).copied().unwrap_or(0);
+            ran >= TURNS && !is_reader(process, thread)
+        };
         let spared: BTreeSet<i32> = after
-            .into_keys()
-            .filter(|one| !workers.contains(one))
+            .into_iter()
+            .filter(|(thread, count)| !has_worked(*thread, *count))
+            .map(|(thread, _)| thread)
             .collect();
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (over, begun) = (is_over.clone(), Arc::new(AtomicBool::new(false)));
+        let (over, begun) = (self.is_over.clone(), Arc::new(AtomicBool::new(false)));
         let is_begun = begun.clone();
         // Held by the thread that asked for it, until it ends.
         let holder = std::thread::spawn(move || hold(process, &spared, &over, &is_begun));
+        self.holders.push(holder);
         let patience = Instant::now();
         while !begun.load(Ordering::Relaxed) {
             ensure!(
@@ -66,17 +85,20 @@ impl BlockedThreads {
             );
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(Self {
-            is_over,
-            holder: Some(holder),
-        })
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    /// When the last of them was held.
+    pub fn since(&self) -> Instant {
+        self.since
     }
 }
 
 impl Drop for BlockedThreads {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
-        if let Some(holder) = self.holder.take() {
+        for holder in self.holders.drain(..) {
             holder.join().ok();
         }
     }
@@ -128,10 +150,11 @@ fn is_reader(process: i32, thread: i32) -> bool {
     name.is_ok_and(|name| name.trim() == READER)
 }
 
-fn ask(namespace: &Path, target: SocketAddrV4) -> Result<()> {
+/// Whether all was answered.
+fn ask(namespace: &Path, target: SocketAddrV4) -> Result<bool> {
     let socket =
         run_in(namespace, || UdpSocket::bind((*target.ip(), 0)))?.context("open a socket")?;
-    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.set_read_timeout(Some(ANSWER_LIMIT))?;
     let own = socket.local_addr()?;
     let mut buffer = [0; 4096];
     for number in 0..QUESTIONS {
@@ -141,9 +164,9 @@ fn ask(namespace: &Path, target: SocketAddrV4) -> Result<()> {
              Call-ID: block-{number}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
         );
         socket.send_to(text.as_bytes(), target)?;
-        socket
-            .recv(&mut buffer)
-            .context("no answer before anything was held")?;
+        if socket.recv(&mut buffer).is_err() {
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
 }

@@ -36,6 +36,22 @@ impl Process {
         kill_process(rustix_pid(self.pid)?, signal)
             .with_context(|| format!("send {signal:?} to {} {:?}", self.pid, self.program()))
     }
+
+    /// Its memory by the kernel's name for it, such as `VmRSS` (resident now) or `VmHWM` (at its highest); KiB.
+    pub fn memory_kib(&self, name: &str) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid));
+        let status = status.with_context(|| format!("read the memory of {}", self.pid))?;
+        let mut lines = status.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
+        number.with_context(|| format!("{} has no {name}", self.pid))
+    }
+
+    /// Makes what is resident now the highest (proc(5), `clear_refs`).
+    pub fn forget_peak(&self) -> Result<()> {
+        fs::write(format!("/proc/{}/clear_refs", self.pid), "5")
+            .with_context(|| format!("forget the highest memory of {}", self.pid))
+    }
 }
 
 /// Starts a daemon called `name` in a session of its own, output to `folder/name.log`, its pid in

@@ -1,9 +1,10 @@
-//! Linux-HA heartbeat 3 with its own resource management: two nodes, one address, tuned to a deadtime of 500 ms. It does not watch
-//! its service, so a killed one is nobody's business.
+//! Linux-HA heartbeat 3 with its own resource management: two nodes, one address. It does not watch its service, so
+//! a killed one is nobody's business.
 
 use std::fs;
 use std::net::SocketAddrV4;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -29,6 +30,17 @@ mount --bind "$1/state" /var/lib/heartbeat
 exec /usr/libexec/heartbeat/heartbeat
 "#;
 
+/// How often nodes beat, and when silence is death; in heartbeat's words.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between two beats.
+    pub keepalive: &'static str,
+    /// Silence that is late.
+    pub warntime: &'static str,
+    /// Silence that is death.
+    pub deadtime: &'static str,
+}
+
 /// The contender.
 #[derive(Debug)]
 pub struct Heartbeat {
@@ -37,27 +49,32 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// Starts it. `responder` is the command of the service.
-    pub fn start(name: &str, responder: &[String]) -> Result<Self> {
+    pub fn start(name: &str, responder: &[String], timing: Timing) -> Result<Self> {
         packages::ensure(&[packages::HEARTBEAT])?;
         let mut this = Self {
             hosts: SimpleHosts::create(name, NODES as u8, responder)?,
         };
         for node in 0..NODES {
-            this.configure(node)?;
+            this.configure(node, timing)?;
             this.start_node(node)?;
         }
         Ok(this)
     }
 
-    fn configure(&self, node: usize) -> Result<()> {
+    fn configure(&self, node: usize, timing: Timing) -> Result<()> {
+        let Timing {
+            keepalive,
+            warntime,
+            deadtime,
+        } = timing;
         let home = self.hosts.home(node);
         for (from, to) in [("/etc/ha.d", "ha.d"), ("/var/lib/heartbeat", "state")] {
-            let mut copy = std::process::Command::new("cp");
+            let mut copy = Command::new("cp");
             output_of(copy.arg("-a").arg(from).arg(home.join(to)))?;
         }
         let peer = self.hosts.lan.hosts()[1 - node].address;
         let settings = format!(
-            "logfile {}\nlogfacility none\nkeepalive 100ms\ndeadtime 500ms\nwarntime 250ms\ninitdead 5\nudpport 694\n\
+            "logfile {}\nlogfacility none\nkeepalive {keepalive}\ndeadtime {deadtime}\nwarntime {warntime}\ninitdead 5\nudpport 694\n\
              ucast {HOST_LINK} {peer}\nauto_failback off\nnode node0\nnode node1\n",
             home.join("ha.log").display()
         );
@@ -102,12 +119,15 @@ impl Heartbeat {
         first.context("heartbeat does not run")
     }
 
-    /// Asked inside, where its socket is.
+    /// A command that will run where its socket is: its words are still missing.
+    pub fn inside(&self, node: usize) -> Result<Command> {
+        Ok(inside(&self.daemon(node)?))
+    }
+
     fn status(&self, node: usize, question: &[&str]) -> Result<String> {
-        let daemon = self.daemon(node)?;
-        let mut ask = inside(&daemon);
-        ask.arg("cl_status").args(question);
-        let output = ask.output().context("ask heartbeat")?;
+        let mut ask = self.inside(node)?;
+        let output = ask.arg("cl_status").args(question).output();
+        let output = output.context("ask heartbeat")?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 }

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
@@ -253,8 +253,8 @@ impl Carrier {
 }
 
 /// What the network refuses is lost, as ever.
-fn pass(mut socket: &Socket, frame: &[u8]) {
-    socket.write(frame).ok();
+fn pass(socket: &Socket, frame: &[u8]) {
+    socket.send(frame).ok();
 }
 
 fn sender(frame: &[u8]) -> Option<[u8; 6]> {

@@ -1,7 +1,7 @@
 //! HAAst's numeric codes and their words. The published ones keep their meaning; the others are ours. `docs/haast.md` has the table.
 
 use pbx_crds::Cause;
-use pbx_crds::report::{Report, ReportedRole};
+use pbx_crds::report::Report;
 use pbx_crds::status::AsteriskState;
 
 /// A number and its words.
@@ -21,13 +21,13 @@ pub const LINK_UP: Code = Code(7, "Up");
 /// A path that is silent.
 pub const LINK_DOWN: Code = Code(4, "Down");
 
-/// The state of a node.
-pub fn haast_state(report: &Report) -> Code {
-    match report.role {
-        ReportedRole::Active => ACTIVE,
-        ReportedRole::Standby if report.terminating => Code(2, "Stopping"),
-        ReportedRole::Standby if !report.ready => Code(1, "Starting"),
-        ReportedRole::Standby => STANDBY,
+/// The state of a node. Who is active is known before the report says so.
+pub fn haast_state(report: &Report, is_active: bool) -> Code {
+    match report {
+        _ if is_active => ACTIVE,
+        report if report.terminating => Code(2, "Stopping"),
+        report if !report.ready => Code(1, "Starting"),
+        _ => STANDBY,
     }
 }
 

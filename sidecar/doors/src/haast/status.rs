@@ -31,6 +31,7 @@ pub fn status(view: &View, peer: Option<&str>, now: Timestamp) -> String {
     lines.add("local peer name", &view.own().name);
     let local = Told {
         report: view.own().report.as_deref(),
+        is_active: view.active == Some(view.own),
         started_at: Some(view.started_at),
         otherwise: UNKNOWN,
     };
@@ -40,7 +41,7 @@ pub fn status(view: &View, peer: Option<&str>, now: Timestamp) -> String {
     });
     lines.code("local to remote peerlink connection state", to_remote);
     let remote_name = remote.map_or("", |remote| &remote.name);
-    let told = Told::by(remote);
+    let told = Told::by(remote, view);
     lines.add("remote data available", u8::from(told.report.is_some()));
     lines.add("remote peer name", remote_name);
     node(&mut lines, "remote", remote_name, &told, ledger, now);
@@ -70,13 +71,15 @@ fn remote_of<'v>(view: &'v View, peer: Option<&str>) -> Option<&'v NodeView> {
 /// What a node has told, if that holds now.
 struct Told<'v> {
     report: Option<&'v Report>,
+    is_active: bool,
     started_at: Option<Timestamp>,
     /// Its state while it tells nothing.
     otherwise: Code,
 }
 
 impl<'v> Told<'v> {
-    fn by(remote: Option<&'v NodeView>) -> Self {
+    fn by(remote: Option<&'v NodeView>, view: &View) -> Self {
+        let active = view.active.map(|place| &view.nodes[place].name);
         let is_dead = remote.is_some_and(|node| node.is_known && !node.is_up);
         let report = remote
             .filter(|node| node.is_up)
@@ -84,6 +87,9 @@ impl<'v> Told<'v> {
         let started_at = report.and_then(|report| report.started_at.as_ref());
         Self {
             report,
+            is_active: remote
+                .map(|node| &node.name)
+                .is_some_and(|name| active == Some(name)),
             started_at: started_at.map(|time| time.0),
             otherwise: if is_dead { codes::DEAD } else { UNKNOWN },
         }
@@ -106,7 +112,9 @@ fn node(
     let count = told
         .report
         .map_or(0, |_| counts.failovers + counts.switchovers);
-    let state = told.report.map_or(told.otherwise, codes::haast_state);
+    let state = told.report.map_or(told.otherwise, |report| {
+        codes::haast_state(report, told.is_active)
+    });
     let cause = last.map_or(codes::NO_CAUSE, |record| {
         codes::cause(record.cause, has_lost)
     });

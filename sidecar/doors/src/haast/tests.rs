@@ -200,6 +200,18 @@ fn of_several_the_remote_one_is_the_active_or_the_first_that_tells() {
 }
 
 #[test]
+fn who_is_active_is_shown_before_the_reports_say_so() {
+    let mut view = fixtures::two_nodes();
+    view.active = Some(1);
+    let shown = map_of(&view, None);
+    assert_eq!(shown["local haast state formatted"], "Standby");
+    assert_eq!(shown["remote haast state formatted"], "Active");
+    view.active = None;
+    let shown = map_of(&view, None);
+    assert_eq!(shown["remote haast state formatted"], "Standby");
+}
+
+#[test]
 fn a_sick_asterisk_shows() {
     let mut view = with_history();
     change_report(&mut view, 1, |report| {

@@ -1,4 +1,4 @@
-//! What a change of the view tells clients: nodes and links whose state is another than it was told last.
+//! What a change of the view tells clients: nodes and links whose state, and living nodes whose role, is another than was told last.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,8 @@ use crate::view::View;
 #[derive(Debug)]
 pub struct Told {
     nodes: BTreeMap<String, &'static str>,
+    /// Of the living.
+    roles: BTreeMap<String, nodes::Held>,
     links: BTreeMap<(String, String), &'static str>,
 }
 
@@ -26,8 +28,13 @@ impl Told {
             let links = nodes::links(view, node).into_iter();
             links.map(|link| ((node.name.clone(), link.name), link.state))
         });
+        let roles = view.nodes.iter().enumerate().filter_map(|(at, node)| {
+            let lives = nodes::status(view, node, now) == "active";
+            lives.then(|| (node.name.clone(), nodes::held(view, at)))
+        });
         Self {
             nodes: nodes.collect(),
+            roles: roles.collect(),
             links: links.collect(),
         }
     }
@@ -40,12 +47,17 @@ impl Told {
             .iter()
             .filter(|(name, status)| self.nodes.get(*name) != Some(*status))
             .map(|(name, status)| status_message(name, status, now));
+        let roles = current
+            .roles
+            .iter()
+            .filter(|(name, held)| self.roles.get(*name) != Some(*held))
+            .map(|(name, held)| role_message(name, *held));
         let links = current
             .links
             .iter()
             .filter(|(name, state)| self.links.get(*name) != Some(*state))
             .map(|((node, link), state)| link_message(node, link, state));
-        let messages = nodes.chain(links).collect();
+        let messages = nodes.chain(roles).chain(links).collect();
         *self = current;
         messages
     }
@@ -65,6 +77,15 @@ fn status_message(node: &str, status: &str, now: Timestamp) -> Message {
         .with("st", status)
         .with("src", node)
         .with("ts", &format!("{:x}", now.as_second()))
+}
+
+/// What Heartbeat's nodes tell each other when resources move; their clients hear it.
+fn role_message(node: &str, held: nodes::Held) -> Message {
+    Message::of_type("resource")
+        .with("rsc_hold", held.resources)
+        .with("rtype", "full")
+        .with("isstable", if held.is_stable { "1" } else { "0" })
+        .with("src", node)
 }
 
 fn link_message(node: &str, link: &str, state: &str) -> Message {
@@ -109,9 +130,35 @@ mod tests {
         view.nodes[1].is_up = true;
         assert_eq!(
             shown(&told.update(&view, at(0x13))),
-            ["t=status st=active src=office-1 ts=13"]
+            [
+                "t=status st=active src=office-1 ts=13",
+                "t=resource rsc_hold=none rtype=full isstable=1 src=office-1",
+            ]
         );
         assert!(told.update(&view, at(0x14)).is_empty());
+    }
+
+    #[test]
+    fn a_move_of_the_role_is_told_for_each_living_node() {
+        let mut view = fixtures::two_nodes();
+        let mut told = Told::of(&view, at(0x10));
+        view.active = None;
+        assert_eq!(
+            shown(&told.update(&view, at(0x11))),
+            [
+                "t=resource rsc_hold=none rtype=full isstable=0 src=office-0",
+                "t=resource rsc_hold=none rtype=full isstable=0 src=office-1",
+            ]
+        );
+        view.active = Some(1);
+        assert_eq!(
+            shown(&told.update(&view, at(0x12))),
+            [
+                "t=resource rsc_hold=none rtype=full isstable=1 src=office-0",
+                "t=resource rsc_hold=all rtype=full isstable=1 src=office-1",
+            ]
+        );
+        assert!(told.update(&view, at(0x13)).is_empty());
     }
 
     #[test]

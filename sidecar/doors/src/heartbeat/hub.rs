@@ -19,6 +19,9 @@ use super::signon::{self, Identity};
 use super::silence::Silences;
 use crate::view::View;
 
+/// Why a client goes that does as it should.
+pub(super) const SIGNOFF: &str = "signoff";
+
 /// A connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
@@ -313,14 +316,10 @@ impl Hub {
     }
 
     fn sign_off(&mut self, id: ClientId, outputs: &mut Vec<Output>) {
-        self.forget(id, "signoff", outputs);
-        outputs.push(Output::Close {
-            client: id,
-            reason: "signoff",
-        });
+        self.close(id, SIGNOFF, outputs);
     }
 
-    /// Forgets a client that breaks the rules and closes its connection.
+    /// Forgets a client that signs off or breaks the rules, and closes its connection.
     fn close(&mut self, id: ClientId, reason: &'static str, outputs: &mut Vec<Output>) {
         self.forget(id, reason, outputs);
         outputs.push(Output::Close { client: id, reason });

@@ -89,6 +89,27 @@ pub fn resources(view: &View) -> &'static str {
     }
 }
 
+/// What a node tells of its role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// `all` or `none`.
+    pub resources: &'static str,
+    /// Somebody is the active, as this node knows.
+    pub is_stable: bool,
+}
+
+/// What the node at place `at` holds.
+pub fn held(view: &View, at: usize) -> Held {
+    Held {
+        resources: if view.active == Some(at) {
+            "all"
+        } else {
+            "none"
+        },
+        is_stable: view.active.is_some(),
+    }
+}
+
 /// The identity of a node: made from its name, so that it is the same on all nodes and for each pod of that name (RFC 9562,
 /// version 8).
 pub fn uuid(view: &View, node: &NodeView) -> [u8; 16] {

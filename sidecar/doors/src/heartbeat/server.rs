@@ -13,7 +13,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::{End, Event, Queue, converse, queue};
-use super::hub::{ClientId, Hub, Input, Moment, Output};
+use super::hub::{ClientId, Hub, Input, Moment, Output, SIGNOFF};
 use super::peers::{PeerMessages, ToPeers};
 use super::permission::{Credentials, Settings};
 use super::signals::Process;
@@ -244,6 +244,9 @@ impl Server {
             }
             Output::Close { client, reason } => {
                 tracing::debug!(client = client.0, reason, "heartbeat client closed");
+                if *reason != SIGNOFF {
+                    self.on_dropped.tell("HeartbeatRefused");
+                }
                 self.lines.remove(client);
             }
             Output::Peers { to, body } => {

@@ -28,6 +28,11 @@ pub struct Nodes {
 impl Nodes {
     /// Both alive, office-0 the active.
     pub fn start() -> Self {
+        Self::start_with(Settings::default())
+    }
+
+    /// The same with rules of who may.
+    pub fn start_with(settings: Settings) -> Self {
         linux_ha::ensure().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let views = [0, 1].map(|own| watch::Sender::new(Arc::new(view_of(own))));
@@ -47,13 +52,7 @@ impl Nodes {
         on_a_thread(async move {
             for (path, view, peers, on_dropped) in doors {
                 let listener = bind(&path).unwrap();
-                tokio::spawn(serve(
-                    listener,
-                    Settings::default(),
-                    view,
-                    peers,
-                    on_dropped,
-                ));
+                tokio::spawn(serve(listener, settings.clone(), view, peers, on_dropped));
             }
             tokio::spawn(join(channel_0, channel_1));
         });
@@ -99,6 +98,30 @@ impl Nodes {
     pub fn client(&self, node: usize, name: &str) -> Client {
         let program = compiled().unwrap();
         let client = [program.to_str().unwrap(), name];
+        Client::start(&mut self.command(node, &client)).unwrap()
+    }
+
+    /// The same as another user, of this group.
+    pub fn client_of(&self, node: usize, name: &str, (uid, gid): (u32, u32)) -> Client {
+        // The cache is not for other users. What runs cannot be written again.
+        let program = self.folder.path().join("heartbeat_client");
+        if !program.exists() {
+            std::fs::copy(compiled().unwrap(), &program).unwrap();
+            let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(self.folder.path(), everyone).unwrap();
+        }
+        let (uid, gid) = (uid.to_string(), gid.to_string());
+        let program = program.to_str().unwrap();
+        let client = [
+            "setpriv",
+            "--reuid",
+            &uid,
+            "--regid",
+            &gid,
+            "--clear-groups",
+            program,
+            name,
+        ];
         Client::start(&mut self.command(node, &client)).unwrap()
     }
 }

@@ -1,4 +1,4 @@
-//! The sidecar's HTTP, plain and over TLS. Reading order: this file (paths), [`server`] (connections), [`status`] (what is read),
+//! The sidecar's HTTP, plain and over TLS. Reading order: this file (paths), [`server`] (connections, [`tide`] behind them), [`status`] (what is read),
 //! [`events`] (for browsers), [`actions`] (what may be asked for, with the token), [`websocket`] (SysAdm's events).
 //!
 //! Nothing here can slow the core (I5): it sees `watch`es and atomics, and a slow reader misses intermediate states.
@@ -7,6 +7,7 @@ mod actions;
 mod events;
 mod server;
 mod status;
+mod tide;
 mod websocket;
 
 use std::sync::Arc;

@@ -9,12 +9,14 @@ use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use pbx_doors::OnDropped;
 use pbx_doors::tls::Tls;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::tide;
 use crate::doors::descriptors;
 
 /// More are closed at once; less where the process may not have four times as many descriptors.
@@ -30,19 +32,21 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// After a failed `accept`, such as without free descriptors.
 const CALM: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener` until the process ends.
-pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router) {
-    let places = MAX_CONNECTIONS.min(descriptors::allowed() / 4);
-    let places = Arc::new(Semaphore::new(places));
+/// Serves `router` on `listener` until the process ends; `on_dropped` is told whom it turned away.
+pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, on_dropped: OnDropped) {
+    let all = MAX_CONNECTIONS.min(descriptors::allowed() / 4);
+    let places = Arc::new(Semaphore::new(all));
+    tokio::spawn(tide::watch(places.clone(), all));
     loop {
         let Ok((socket, from)) = listener.accept().await else {
             tokio::time::sleep(CALM).await;
             continue;
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
+            on_dropped.tell("HttpCrowd");
             continue;
         };
-        let (tls, router) = (tls.clone(), router.clone());
+        let (tls, router, on_dropped) = (tls.clone(), router.clone(), on_dropped.clone());
         tokio::spawn(async move {
             let _place = place;
             // A client that vanished is none to write of.
@@ -51,7 +55,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router) {
                 None => serve_one(socket, from, router).await,
                 Some(tls) => match tls.accept(socket).await {
                     Ok(socket) => serve_one(socket, from, router).await,
-                    Err(error) => tracing::debug!(reason = error.reason(), "no TLS with a client"),
+                    Err(error) => on_dropped.tell(error.reason()),
                 },
             }
         });

@@ -13,6 +13,7 @@ use pbx_doors::sysadm::Sysadm;
 use pbx_doors::sysadm::codec::MAX_TEXT_BYTES;
 use pbx_doors::sysadm::server::{End, Texts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tungstenite::error::ProtocolError;
 
 use crate::metrics::Metrics;
 
@@ -71,6 +72,7 @@ fn upgrade(shared: Shared, headers: &HeaderMap, up: WebSocketUpgrade, is_bridge:
         .on_upgrade(move |socket| async move {
             let mut texts = SocketTexts {
                 socket,
+                metrics: shared.metrics.clone(),
                 _place: place,
             };
             let end = if is_bridge {
@@ -86,6 +88,7 @@ fn upgrade(shared: Shared, headers: &HeaderMap, up: WebSocketUpgrade, is_bridge:
 
 struct SocketTexts {
     socket: WebSocket,
+    metrics: Metrics,
     _place: OwnedSemaphorePermit,
 }
 
@@ -100,7 +103,8 @@ impl Texts for SocketTexts {
                     .ok()?;
                 continue;
             };
-            match received?.ok()? {
+            let message = received?.map_err(|error| self.note_end(error)).ok()?;
+            match message {
                 Message::Text(text) => return Some(text.to_string()),
                 Message::Binary(bytes) => {
                     return Some(String::from_utf8_lossy(&bytes).into_owned());
@@ -113,5 +117,22 @@ impl Texts for SocketTexts {
 
     async fn send(&mut self, text: &str) -> bool {
         self.socket.send(Message::Text(text.into())).await.is_ok()
+    }
+}
+
+impl SocketTexts {
+    /// What is no websocket is counted; a client that just went is not.
+    fn note_end(&self, error: axum::Error) {
+        let inner = error.into_inner();
+        let is_bad = match inner.downcast_ref() {
+            Some(tungstenite::Error::Protocol(error)) => {
+                *error != ProtocolError::ResetWithoutClosingHandshake
+            }
+            Some(tungstenite::Error::Capacity(_) | tungstenite::Error::Utf8(_)) => true,
+            _ => false,
+        };
+        if is_bad {
+            Metrics::count(&self.metrics.doors_dropped, "BadWebsocket");
+        }
     }
 }

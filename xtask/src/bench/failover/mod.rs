@@ -11,6 +11,7 @@ use clap::Args;
 use pbx_tests::failover::cost::cost;
 use pbx_tests::failover::measure;
 
+pub(super) use self::plan::responder;
 use self::plan::{FIGURES, Figure, SYSTEMS, System};
 use self::table::{Measured, Row, markdown};
 use crate::results::{write_json, write_table};

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use pbx_crds::cluster::FailoverSpec;
 use pbx_tests::cluster::freeze::Freezer;
 use pbx_tests::failover::fixed::Fixed;
-use pbx_tests::failover::heartbeat::Heartbeat;
+use pbx_tests::failover::heartbeat::{Heartbeat, Timing};
 use pbx_tests::failover::keepalived::Keepalived;
 use pbx_tests::failover::ours::Ours;
 use pbx_tests::failover::pacemaker::Pacemaker;
@@ -23,6 +23,11 @@ pub(super) const DEFAULTS: &str = "pbx-ha-default";
 pub(super) const SHORTEST: &str = "pbx-ha-30ms";
 const CONTROL: &str = "control";
 const HEARTBEAT: &str = "heartbeat-500ms";
+const HEARTBEAT_TIMING: Timing = Timing {
+    keepalive: "100ms",
+    warntime: "250ms",
+    deadtime: "500ms",
+};
 
 /// One system.
 pub(super) struct System {
@@ -70,7 +75,13 @@ pub(super) const SYSTEMS: [System; 8] = [
     },
     System {
         name: HEARTBEAT,
-        start: || Ok(Box::new(Heartbeat::start("foHb", &responder()?)?)),
+        start: || {
+            Ok(Box::new(Heartbeat::start(
+                "foHb",
+                &responder()?,
+                HEARTBEAT_TIMING,
+            )?))
+        },
         is_ours: false,
     },
     System {
@@ -221,7 +232,7 @@ fn keepalived(advertise_every: Duration) -> Result<Box<dyn Contender>> {
 }
 
 /// This program itself is the small service.
-fn responder() -> Result<Vec<String>> {
+pub(in crate::bench) fn responder() -> Result<Vec<String>> {
     let own = std::env::current_exe().context("find this program")?;
     Ok(vec![own.to_string_lossy().into_owned(), "responder".into()])
 }

@@ -104,10 +104,10 @@ impl Measured {
         };
         if system.is_ours {
             let goal = limit_ms(figure.goal, system.name, peer);
-            let moves = figure.moves_of(system.name);
-            row.goal = goal_text(figure, goal, moves);
-            let is_moved_right = moves
-                .is_none_or(|wanted| (moved == runs.len()) == wanted || (!wanted && moved == 0));
+            let wanted = figure.moves_of(system.name);
+            row.goal = goal_text(figure, goal, wanted);
+            let is_moved_right =
+                wanted.is_none_or(|moves| (moved == runs.len()) == moves || (!moves && moved == 0));
             let compared = if matches!(figure.goal, Goal::HalfOfPeer(_)) {
                 row.median
             } else {
