@@ -79,7 +79,7 @@ impl Connection for UnixStream {
 
 #[test]
 fn bad_input_is_refused_closed_and_counted_and_changes_nothing() {
-    let hosts = BareHosts::start("badinput", 1).unwrap();
+    let hosts = BareHosts::start("badinput", 3).unwrap();
     hosts.wait_whole(PATIENCE).unwrap();
     let epoch = hosts.report(0).unwrap().epoch;
     let half = half_a_request(&hosts);
@@ -246,7 +246,7 @@ fn heartbeat() -> Vec<Case> {
             ..closed("false credentials", lie, refused)
         },
         split(answered("split", signon.clone(), "result=OK")),
-        answered("joined", [&signon[..], &question].concat(), "numnodes=1"),
+        answered("joined", [&signon[..], &question].concat(), "numnodes=3"),
         answered(
             "an unknown request",
             [&signon[..], &raw::request("\u{fffd}", "")].concat(),

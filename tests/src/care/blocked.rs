@@ -22,7 +22,9 @@ use crate::netns::run_in;
 
 /// Rounds of asking and holding.
 const MOST_ROUNDS: usize = 10;
-const ANSWER_LIMIT: Duration = Duration::from_millis(300);
+const ANSWER_LIMIT: Duration = Duration::from_millis(200);
+/// So many in a row: a thread that is new to the pool answers once before it is held.
+const MISSES: u32 = 5;
 /// Enough that every thread of the pool has had its turn.
 const QUESTIONS: usize = 300;
 /// A thread that ran so often while they were answered works for them.
@@ -150,13 +152,14 @@ fn is_reader(process: i32, thread: i32) -> bool {
     name.is_ok_and(|name| name.trim() == READER)
 }
 
-/// Whether all was answered.
+/// Whether answers went on coming.
 fn ask(namespace: &Path, target: SocketAddrV4) -> Result<bool> {
     let socket =
         run_in(namespace, || UdpSocket::bind((*target.ip(), 0)))?.context("open a socket")?;
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;
     let own = socket.local_addr()?;
     let mut buffer = [0; 4096];
+    let mut missed = 0;
     for number in 0..QUESTIONS {
         let text = format!(
             "OPTIONS sip:{target} SIP/2.0\r\nVia: SIP/2.0/UDP {own};rport;branch=z9hG4bKblock{number}\r\n\
@@ -164,7 +167,11 @@ fn ask(namespace: &Path, target: SocketAddrV4) -> Result<bool> {
              Call-ID: block-{number}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
         );
         socket.send_to(text.as_bytes(), target)?;
-        if socket.recv(&mut buffer).is_err() {
+        missed = match socket.recv(&mut buffer) {
+            Ok(_) => 0,
+            Err(_) => missed + 1,
+        };
+        if missed == MISSES {
             return Ok(false);
         }
     }
