@@ -13,8 +13,10 @@ pub struct TimingProblem {
     pub message: String,
 }
 
-/// Every rule that `failover` breaks; empty when it is sound.
-pub fn problems(failover: &FailoverSpec) -> Vec<TimingProblem> {
+/// Every rule that `failover` breaks; empty when it is sound. `is_fenced`: floating addresses behind a fence in the kernel end the
+/// service. Without one the death of Asterisk does, which takes the time of several processes: the margins of a short deadtime do not
+/// have it.
+pub fn problems(failover: &FailoverSpec, is_fenced: bool) -> Vec<TimingProblem> {
     let keepalive = failover.keepalive.get();
     let warntime = failover.warntime.get();
     let deadtime = failover.deadtime.get();
@@ -58,24 +60,19 @@ pub fn problems(failover: &FailoverSpec) -> Vec<TimingProblem> {
                 "initdead {initdead:?} is below deadtime {deadtime:?}: raise initdead to {deadtime:?}"
             ),
         ),
+        (
+            !is_fenced && deadtime < MIN_UNFENCED_DEADTIME,
+            "deadtime",
+            format!(
+                "deadtime {deadtime:?} is below {MIN_UNFENCED_DEADTIME:?}, which only floating addresses allow: raise it"
+            ),
+        ),
     ];
     rules
         .into_iter()
         .filter(|(is_broken, _, _)| *is_broken)
         .map(|(_, field, message)| TimingProblem { field, message })
         .collect()
-}
-
-/// The rule for a cluster whose service is ended by the death of Asterisk alone, without a fence in the kernel: that death takes the
-/// time of several processes, which the margins of a shorter deadtime do not have.
-pub fn unfenced_problem(failover: &FailoverSpec) -> Option<TimingProblem> {
-    let deadtime = failover.deadtime.get();
-    (deadtime < MIN_UNFENCED_DEADTIME).then(|| TimingProblem {
-        field: "deadtime",
-        message: format!(
-            "deadtime {deadtime:?} is below {MIN_UNFENCED_DEADTIME:?}, which only floating addresses allow: raise it"
-        ),
-    })
 }
 
 /// Below it, the kernel's own ticks (up to 10 ms) would be the larger part of every margin.

@@ -228,10 +228,7 @@ fn check_nodes(file: &SidecarConfig, problems: &mut Vec<String>) {
 
 fn check_timing(file: &SidecarConfig, problems: &mut Vec<String>) -> Timing {
     let failover = &file.failover;
-    let mut broken = timing::problems(failover);
-    if file.network.is_none() {
-        broken.extend(timing::unfenced_problem(failover));
-    }
+    let broken = timing::problems(failover, file.network.is_some());
     problems.extend(
         broken
             .iter()

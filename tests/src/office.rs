@@ -192,6 +192,13 @@ pub fn is_whole(status: &PbxClusterStatus) -> bool {
         && has("Progressing", &|_, reason| reason == "Complete")
 }
 
+/// Whether it is whole, and the status is of the resource as it is now.
+pub fn is_whole_as_asked(view: &View) -> bool {
+    view.generation.is_some()
+        && view.status.observed_generation == view.generation
+        && is_whole(&view.status)
+}
+
 impl Office {
     /// Watches the telephone system, which need not exist yet.
     pub fn watch(cluster: Cluster) -> Result<Self> {
@@ -210,12 +217,15 @@ impl Office {
     /// Waits until it is whole.
     pub fn wait_whole(&self) -> Result<View> {
         let what = "an active node, a ready standby and nothing in progress";
-        let is_whole = |view: &View| {
-            view.generation.is_some()
-                && view.status.observed_generation == view.generation
-                && is_whole(&view.status)
-        };
-        self.watcher.wait_until(what, WHOLE_TIMEOUT, is_whole)
+        self.watcher
+            .wait_until(what, WHOLE_TIMEOUT, is_whole_as_asked)
+    }
+
+    /// Merges `patch` (JSON) into an object of the telephone system.
+    pub fn patch(&self, kind: &str, name: &str, patch: &str) -> Result<()> {
+        let of = ["patch", kind, name, "--namespace", NAMESPACE];
+        let change = [&of[..], &["--type=merge", "--patch", patch]].concat();
+        self.cluster.kubectl(&change).map(drop)
     }
 
     /// The name of the active node.

@@ -212,7 +212,7 @@ fn check_name(name: &str) -> Result<(), ValidateError> {
 }
 
 fn check_nodes(nodes: u8) -> Result<(), ValidateError> {
-    if (2..=5).contains(&nodes) {
+    if (2..=names::MAX_NODES).contains(&nodes) {
         return Ok(());
     }
     Err(ValidateError::Nodes(nodes))
@@ -227,11 +227,11 @@ fn check_config(cluster: &PbxCluster) -> Result<(), ValidateError> {
 }
 
 fn check_timing(spec: &PbxClusterSpec) -> Result<(), ValidateError> {
-    let unfenced = (spec.network.mode == NetworkMode::Pod)
-        .then(|| timing::unfenced_problem(&spec.failover))
-        .flatten();
-    let problems = timing::problems(&spec.failover).into_iter().chain(unfenced);
-    match problems.into_iter().next() {
+    let is_fenced = spec.network.mode == NetworkMode::Host;
+    match timing::problems(&spec.failover, is_fenced)
+        .into_iter()
+        .next()
+    {
         None => Ok(()),
         Some(problem) => Err(ValidateError::Timing {
             field: problem.field,

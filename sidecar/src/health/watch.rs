@@ -132,6 +132,7 @@ async fn observe(
     tell: mpsc::Sender<Done>,
 ) {
     let mut probe = Probe::new(sensor.clone());
+    let is_vital = plan::is_vital(sensor.kind);
     let mut before = Verdict::Skipped;
     let mut timer = match BootTimer::new() {
         Ok(timer) => timer,
@@ -143,7 +144,7 @@ async fn observe(
     loop {
         let now = ground.borrow_and_update().clone();
         let began = tokio::time::Instant::now();
-        let is_second = before == Verdict::Silent && plan::is_vital(sensor.kind);
+        let is_second = is_vital && before == Verdict::Silent;
         let part = if is_second { SECOND_PART } else { 1 };
         let reading = read(&mut probe, &sensor, &now, part).await;
         let cost = began.elapsed();
@@ -156,8 +157,8 @@ async fn observe(
         }
         before = verdict;
         // What nobody answered is asked again at once: two are a hang.
-        let is_first_silence = verdict == Verdict::Silent && !is_second;
-        if !(is_first_silence && plan::is_vital(sensor.kind)) {
+        let is_first_silence = is_vital && verdict == Verdict::Silent && !is_second;
+        if !is_first_silence {
             rest(&sensor, &now, cost, (&mut ground, &mut timer)).await;
         }
     }

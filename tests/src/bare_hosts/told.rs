@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use pbx_crds::names::HTTP_PORT;
@@ -10,6 +11,7 @@ use pbx_crds::status::LinkState;
 
 use super::{BareHosts, name_of};
 use crate::clock::Moment;
+use crate::cluster::wait_until;
 use crate::http;
 use crate::sidecar_log::notice_in;
 
@@ -53,8 +55,19 @@ impl BareHosts {
         self.ask(index, "/metrics")
     }
 
-    /// When the core of a host decided to serve under an epoch above `epoch`, as its log has it; none: it did not.
-    pub fn promotion(&self, index: usize, epoch: i64) -> Result<Option<Moment>> {
+    /// When the core of one of these hosts decided to serve under an epoch above `epoch`, as its log has it; waits for it.
+    pub fn wait_promotion(&self, among: &[usize], epoch: i64, limit: Duration) -> Result<Moment> {
+        let mut found = None;
+        wait_until("a promotion", limit, || {
+            for index in among {
+                found = found.or(self.promotion(*index, epoch)?);
+            }
+            Ok(found.is_some())
+        })?;
+        found.context("nobody was promoted")
+    }
+
+    fn promotion(&self, index: usize, epoch: i64) -> Result<Option<Moment>> {
         let path = self.home(index).join("sidecar.log");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let node = name_of(index);

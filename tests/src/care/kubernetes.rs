@@ -159,7 +159,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn patch(&self, patch: &str) -> Result<()> {
-        patch_cluster(self.office, patch)
+        self.office.patch("pbxcluster", NAME, patch)
     }
 
     fn give_back(&self) -> Result<()> {
@@ -197,7 +197,7 @@ pub fn upgrade(office: &Office) -> Result<Move> {
     let old = lives(office);
     let cause = |office: &Office| {
         let at = Moment::now();
-        patch_cluster(office, &patch)?;
+        office.patch("pbxcluster", NAME, &patch)?;
         Ok(at)
     };
     let repair = |office: &Office| wait_for_other_lives_within(office, &old, REPLACED_LIMIT);
@@ -245,15 +245,7 @@ pub fn wait_state(
 /// Replaces files of the `ConfigMap`.
 pub fn write_files(office: &Office, files: &serde_json::Value) -> Result<()> {
     let patch = json!({ "data": files }).to_string();
-    let change = ["patch", "configmap", CONFIG_MAP, "--namespace", NAMESPACE];
-    let change = [&change[..], &["--type=merge", "--patch", &patch]].concat();
-    office.cluster.kubectl(&change).map(drop)
-}
-
-fn patch_cluster(office: &Office, patch: &str) -> Result<()> {
-    let change = ["patch", "pbxcluster", NAME, "--namespace", NAMESPACE];
-    let change = [&change[..], &["--type=merge", "--patch", patch]].concat();
-    office.cluster.kubectl(&change).map(drop)
+    office.patch("configmap", CONFIG_MAP, &patch)
 }
 
 /// What a measurement sets.

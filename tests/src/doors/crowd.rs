@@ -54,6 +54,29 @@ pub struct Size {
 }
 
 impl Size {
+    /// Those who stay, kind by kind: readers, then the stalled; of SysAdm's, then of Heartbeat's.
+    fn kinds(self) -> [Self; 4] {
+        let none = Self::default();
+        [
+            Self {
+                websockets: self.websockets,
+                ..none
+            },
+            Self {
+                heartbeats: self.heartbeats,
+                ..none
+            },
+            Self {
+                stalled_websockets: self.stalled_websockets,
+                ..none
+            },
+            Self {
+                stalled_heartbeats: self.stalled_heartbeats,
+                ..none
+            },
+        ]
+    }
+
     fn all(self) -> usize {
         self.websockets
             + self.heartbeats

@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use memchr::memmem;
 use pbx_crds::names::HTTP_PORT;
 
-use super::{heartbeat_socket, raw};
+use super::{connect_unix, heartbeat_socket, raw};
 use crate::bare_hosts::BareHosts;
 use crate::clock::Moment;
 use crate::netns::run_in;
@@ -75,12 +74,7 @@ impl Listener {
 
     /// A casual client of Heartbeat's on a host.
     pub fn heartbeat(hosts: &BareHosts, index: usize) -> Result<Self> {
-        let path = heartbeat_socket(hosts, index);
-        let stream =
-            UnixStream::connect(&path).with_context(|| format!("connect to {}", path.display()))?;
-        stream
-            .set_read_timeout(Some(LOOK))
-            .context("set up a listener")?;
+        let stream = connect_unix(&heartbeat_socket(hosts, index), LOOK)?;
         Self::start(stream, &raw::signon(), "result=OK")
     }
 

@@ -4,10 +4,12 @@
 //! [`deaths`] (a node's death until Heartbeat's clients are told, ours and the real one's), [`crowd`] (many clients at once),
 //! [`round_trips`] (questions), [`kinds`] (which unmodified clients work).
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use pbx_crds::cluster::FailoverSpec;
 
 use crate::bare_hosts::{BareHosts, BareSettings};
@@ -51,4 +53,24 @@ pub fn start(name: &str) -> Result<BareHosts> {
 /// Where Heartbeat's clients of a host connect to.
 fn heartbeat_socket(hosts: &BareHosts, index: usize) -> PathBuf {
     hosts.heartbeat_folder(index).join("register")
+}
+
+/// A client's end of a unix socket; a read waits for `patience`.
+fn connect_unix(path: &Path, patience: Duration) -> Result<UnixStream> {
+    let stream =
+        UnixStream::connect(path).with_context(|| format!("connect to {}", path.display()))?;
+    stream.set_read_timeout(Some(patience)).context("set up")?;
+    Ok(stream)
+}
+
+/// One answer: nothing comes behind its `end` before the next question.
+fn read_to(reader: &mut impl Read, end: &[u8]) -> Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut piece = [0; 8192];
+    while !answer.ends_with(end) {
+        let bytes = reader.read(&mut piece).context("read an answer")?;
+        ensure!(bytes > 0, "the door closed");
+        answer.extend_from_slice(&piece[..bytes]);
+    }
+    Ok(answer)
 }

@@ -1,20 +1,18 @@
 //! A planned move of the role, from the core's decision until each door tells it. The decision's moment is in the new active's log;
 //! all clocks here are the machine's boot clock.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddrV4, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use pbx_crds::names::HTTP_PORT;
 
-use super::PATIENCE;
 use super::listener::{Listener, Mark};
+use super::{PATIENCE, connect_unix, read_to};
 use crate::bare_hosts::{BareHosts, TOKEN};
 use crate::clock::Moment;
-use crate::cluster::wait_until;
 use crate::http;
 use crate::netns::run_in;
 
@@ -81,7 +79,7 @@ impl Moves {
         let haast = ask_haast(hosts, to)?;
         let droonga = ask_droonga(hosts, to)?;
         switch_over(hosts, from, to)?;
-        let decided_at = decision(hosts, to, epoch_before)?;
+        let decided_at = hosts.wait_promotion(&[to], epoch_before, LIMIT)?;
         let active = format!("\"active\":\"pbx-{to}\"");
         let held = format!("t=resource\nrsc_hold=all\nrtype=full\nisstable=1\nsrc=pbx-{to}\n");
         let at = [
@@ -106,16 +104,6 @@ fn switch_over(hosts: &BareHosts, from: usize, to: usize) -> Result<()> {
     Ok(())
 }
 
-/// When the new active's core decided.
-fn decision(hosts: &BareHosts, to: usize, epoch_before: i64) -> Result<Moment> {
-    let mut found = None;
-    wait_until("the promotion", LIMIT, || {
-        found = hosts.promotion(to, epoch_before)?;
-        Ok(found.is_some())
-    })?;
-    found.context("nobody was promoted")
-}
-
 type Asking = JoinHandle<Result<Moment>>;
 
 fn finish(asking: Asking) -> Result<Moment> {
@@ -126,9 +114,7 @@ fn finish(asking: Asking) -> Result<Moment> {
 
 fn ask_haast(hosts: &BareHosts, index: usize) -> Result<Asking> {
     let path = hosts.haast_socket(index);
-    let stream =
-        UnixStream::connect(&path).with_context(|| format!("connect to {}", path.display()))?;
-    stream.set_read_timeout(Some(LIMIT)).context("set up")?;
+    let stream = connect_unix(&path, LIMIT)?;
     let mut reader = stream.try_clone().context("share a socket")?;
     read_to(&mut reader, b"ready>")?;
     let question = b"command:getstatus\n\n";
@@ -159,7 +145,7 @@ fn ask_droonga(hosts: &BareHosts, index: usize) -> Result<Asking> {
 fn ask_until(
     mut stream: impl Write + Send + 'static,
     question: &[u8],
-    mut answer: impl FnMut() -> Result<String> + Send + 'static,
+    mut answer: impl FnMut() -> Result<Vec<u8>> + Send + 'static,
     wanted: &str,
 ) -> Asking {
     let (question, wanted) = (question.to_vec(), wanted.to_owned());
@@ -168,7 +154,7 @@ fn ask_until(
         let mut last = String::new();
         while Instant::now() < deadline {
             stream.write_all(&question).context("ask a door")?;
-            last = answer()?;
+            last = String::from_utf8_lossy(&answer()?).into_owned();
             if last.contains(&wanted) {
                 return Ok(Moment::now());
             }
@@ -176,16 +162,4 @@ fn ask_until(
         }
         anyhow::bail!("no {wanted} was answered, but {last}")
     })
-}
-
-/// One answer: nothing comes behind it before the next question.
-fn read_to(reader: &mut impl Read, end: &[u8]) -> Result<String> {
-    let mut answer = Vec::new();
-    let mut piece = [0; 8192];
-    while !answer.ends_with(end) {
-        let bytes = reader.read(&mut piece).context("read an answer")?;
-        ensure!(bytes > 0, "the door closed");
-        answer.extend_from_slice(&piece[..bytes]);
-    }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

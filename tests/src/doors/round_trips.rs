@@ -1,13 +1,13 @@
 //! Questions and answers: `getstatus` over HAAst's socket, `cl_status` as a user runs it, here and under the real heartbeat.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use super::{heartbeat_socket, raw};
+use super::{connect_unix, heartbeat_socket, raw, read_to};
 use crate::bare_hosts::BareHosts;
 use crate::failover::heartbeat::Heartbeat;
 use crate::linux_ha::with_socket;
@@ -21,16 +21,16 @@ end=$EPOCHREALTIME; echo $(( (${end/./} - ${begin/./}) / count ))"#;
 
 /// The median of `count` answers to `getstatus` over one connection, in microseconds. The client's own part is in it.
 pub fn getstatus_us(hosts: &BareHosts, index: usize, count: usize) -> Result<f64> {
-    let mut stream = connect(&hosts.haast_socket(index))?;
-    read_until(&mut stream, b"ready>")?;
+    let mut stream = connect_unix(&hosts.haast_socket(index), PATIENCE)?;
+    read_to(&mut stream, b"ready>")?;
     median_us(&mut stream, b"command:getstatus\n\n", b"ready>", count)
 }
 
 /// The same of `nodestatus` over Heartbeat's socket.
 pub fn nodestatus_us(hosts: &BareHosts, index: usize, count: usize) -> Result<f64> {
-    let mut stream = connect(&heartbeat_socket(hosts, index))?;
+    let mut stream = connect_unix(&heartbeat_socket(hosts, index), PATIENCE)?;
     stream.write_all(&raw::signon()).context("sign on")?;
-    read_until(&mut stream, raw::END_OF_MESSAGE)?;
+    read_to(&mut stream, raw::END_OF_MESSAGE)?;
     let question = raw::request("nodestatus", "node=pbx-0\n");
     median_us(&mut stream, &question, raw::END_OF_MESSAGE, count)
 }
@@ -67,32 +67,14 @@ fn number(command: &mut Command) -> Result<f64> {
         .with_context(|| format!("read a number of microseconds from {said:?}"))
 }
 
-fn connect(path: &std::path::Path) -> Result<UnixStream> {
-    let stream =
-        UnixStream::connect(path).with_context(|| format!("connect to {}", path.display()))?;
-    stream.set_read_timeout(Some(PATIENCE)).context("set up")?;
-    Ok(stream)
-}
-
 fn median_us(stream: &mut UnixStream, question: &[u8], end: &[u8], count: usize) -> Result<f64> {
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         let began = Instant::now();
         stream.write_all(question).context("ask")?;
-        read_until(stream, end)?;
+        read_to(stream, end)?;
         times.push(began.elapsed().as_secs_f64() * 1e6);
     }
     times.sort_by(f64::total_cmp);
     Ok(times[times.len() / 2])
-}
-
-fn read_until(stream: &mut UnixStream, end: &[u8]) -> Result<()> {
-    let mut read = Vec::new();
-    let mut piece = [0; 8192];
-    while !read.ends_with(end) {
-        let bytes = stream.read(&mut piece).context("read an answer")?;
-        ensure!(bytes > 0, "the door closed");
-        read.extend_from_slice(&piece[..bytes]);
-    }
-    Ok(())
 }

@@ -73,10 +73,6 @@ fn cpu_ns(processes: &[Process]) -> u64 {
 }
 
 fn rss_mib(processes: &[Process]) -> f64 {
-    let of_process = |process: &Process| {
-        let text = fs::read_to_string(format!("/proc/{}/status", process.pid)).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.trim().trim_end_matches(" kB").parse::<f64>().ok()
-    };
+    let of_process = |process: &Process| process.memory_kib("VmRSS").ok();
     processes.iter().filter_map(of_process).sum::<f64>() / KIB_A_MIB
 }

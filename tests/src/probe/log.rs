@@ -113,6 +113,15 @@ impl ProbeLog {
         self.requests.iter().filter(counted).count()
     }
 
+    /// The same when the role may have stayed with `old`, which is `new` then: nobody else may have answered.
+    pub fn dual_if_moved(&self, old: Ipv4Addr, new: Ipv4Addr) -> usize {
+        if new == old {
+            self.answerers().iter().filter(|who| **who != old).count()
+        } else {
+            self.dual(old, new)
+        }
+    }
+
     /// Every pod that answered, in the order of first answers.
     pub fn answerers(&self) -> Vec<Ipv4Addr> {
         let mut firsts: Vec<(Moment, Ipv4Addr)> = Vec::new();

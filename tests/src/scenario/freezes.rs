@@ -40,11 +40,12 @@ pub fn freeze_active(office: &Office, hold: Hold, length: Duration) -> Result<Fr
     let log = probe.finish()?;
     let after = done?;
     let moved = after.status.active != before.status.active;
-    let dual = if moved {
-        log.dual(old, office.serving_address()?)
+    let new = if moved {
+        office.serving_address()?
     } else {
-        log.answerers().iter().filter(|who| **who != old).count()
+        old
     };
+    let dual = log.dual_if_moved(old, new);
     ensure!(
         dual == 0,
         "two nodes served at once: {dual} answers, the active held by {hold:?} for {length:?}"

@@ -48,17 +48,7 @@ pub fn roll(office: &Office, mark: &str) -> Result<Move> {
     );
     let cause = |office: &Office| {
         let at = Moment::now();
-        let change = [
-            "patch",
-            "pbxcluster",
-            NAME,
-            "--namespace",
-            NAMESPACE,
-            "--type=merge",
-            "--patch",
-            &patch,
-        ];
-        office.cluster.kubectl(&change)?;
+        office.patch("pbxcluster", NAME, &patch)?;
         Ok(at)
     };
     let repair = |office: &Office| wait_for_other_lives(office, &old);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::office::{NAME, NAMESPACE, Office, is_whole};
+use crate::office::{NAME, Office, is_whole_as_asked};
 use crate::watcher::View;
 
 /// Until the new number of nodes is whole, or a pod that goes is gone.
@@ -32,11 +32,7 @@ pub fn resize(office: &Office, nodes: usize) -> Result<Resize> {
     let log = probe.finish()?;
     done?;
     let (to, new) = (office.active()?, office.serving_address()?);
-    let dual = if new == old {
-        log.answerers().iter().filter(|who| **who != old).count()
-    } else {
-        log.dual(old, new)
-    };
+    let dual = log.dual_if_moved(old, new);
     Ok(Resize {
         active: (from, to),
         moves: moves(&office.watcher.view()) - moves(&before),
@@ -51,16 +47,9 @@ fn moves(view: &View) -> u64 {
 
 fn ask_for(office: &Office, nodes: usize) -> Result<()> {
     let patch = format!(r#"{{"spec": {{"nodes": {nodes}}}}}"#);
-    let own = ["--namespace", NAMESPACE, "--type=merge", "--patch", &patch];
-    let change = [&["patch", "pbxcluster", NAME], &own[..]].concat();
-    office.cluster.kubectl(&change)?;
+    office.patch("pbxcluster", NAME, &patch)?;
     let what = format!("{nodes} nodes, all of them alive");
-    let is_done = |view: &View| {
-        view.status.nodes.len() == nodes
-            && view.generation.is_some()
-            && view.status.observed_generation == view.generation
-            && is_whole(&view.status)
-    };
+    let is_done = |view: &View| view.status.nodes.len() == nodes && is_whole_as_asked(view);
     let view = office.watcher.wait_until(&what, RESIZED_TIMEOUT, is_done)?;
     let seats = view
         .status

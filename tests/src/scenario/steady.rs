@@ -112,14 +112,8 @@ fn ticks_in(stat: &str) -> Option<u32> {
 }
 
 fn resident_mib(process: &Process) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid))
-        .context("the sidecar was restarted in the steady time")?;
-    let kib: Option<u32> = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
-    kib.map(|kib| f64::from(kib) / KIB_PER_MIB)
-        .context("read the sidecar's memory")
+    let kib = process.memory_kib("VmRSS");
+    Ok(kib.context("the sidecar was restarted in the steady time")? / KIB_PER_MIB)
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use pbx_tests::ami::fanout::{self, Load};
 use pbx_tests::ami::{DIRECT, Door, HUB, Stand, abuse, crash, ping};
 use pbx_tests::measure::markdown_table;
 use pbx_tests::measure::{Figure, Goal};
 
+use super::measured::chosen;
 use crate::results::{ensure_met, write_json};
 
 const CLIENTS: usize = 30;
@@ -45,18 +46,10 @@ pub(crate) struct Arguments {
 
 /// Measures, prints the table, and fails when a goal is missed.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    for wanted in &arguments.only {
-        ensure!(
-            NAMES.contains(&wanted.as_str()),
-            "there is no {wanted}: choose of {}",
-            NAMES.join(", ")
-        );
-    }
+    let names = chosen(&NAMES, &arguments.only, |name| name)?;
     let mut stand = Stand::start("amibench")?;
     let mut figures = Vec::new();
-    let is_wanted =
-        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|one| one == name);
-    for name in NAMES.iter().filter(|name| is_wanted(name)) {
+    for name in names {
         eprintln!("==> {name}");
         let measured = match *name {
             "ami.ping" => pings(&stand, arguments),

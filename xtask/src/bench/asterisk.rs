@@ -1,7 +1,6 @@
 //! `cargo xtask bench asterisk`: an Asterisk that hangs, drains its calls, gets new files and a new image; on bare hosts, then on the
 //! local cluster.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,10 +11,11 @@ use pbx_tests::bare_hosts::{BareHosts, BareSettings};
 use pbx_tests::care::kubernetes::Exchange;
 use pbx_tests::care::load::Carried;
 use pbx_tests::care::{Hang, drain_floating, floating_settings, hang, reload, settings};
-use pbx_tests::measure::{Figure, markdown_table};
+use pbx_tests::measure::markdown_table;
 use pbx_tests::office;
 
-use super::asterisk_rows::{ROWS, Row};
+use super::asterisk_rows::ROWS;
+use super::measured::{Measured, Values, chosen};
 use crate::results::{ensure_met, write_json, write_table};
 
 /// As many as the goals say.
@@ -45,9 +45,6 @@ pub(crate) struct Arguments {
     #[arg(long)]
     docs: bool,
 }
-
-/// Values of some rows, from one run.
-type Values = Vec<(&'static str, f64)>;
 
 /// Runs that share what is done.
 struct Group {
@@ -107,34 +104,18 @@ const GROUPS: [Group; 6] = [
     },
 ];
 
-#[derive(Default)]
-struct Measured {
-    values: BTreeMap<&'static str, Vec<f64>>,
-    failed: BTreeMap<&'static str, Vec<String>>,
-}
-
 /// Measures, prints the table, and fails when a goal is missed.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    for wanted in &arguments.only {
-        let names: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
-        let known = names.join(", ");
-        ensure!(
-            names.contains(&wanted.as_str()),
-            "there is no group {wanted}: choose of {known}"
-        );
-    }
-    let is_chosen = |group: &&Group| {
-        arguments.only.is_empty() || arguments.only.iter().any(|one| one == group.name)
-    };
+    let groups = chosen(&GROUPS, &arguments.only, |group| group.name)?;
     let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
     let mut measured = Measured::default();
-    for group in GROUPS.iter().filter(is_chosen) {
+    for group in groups {
         let runs = arguments.runs.unwrap_or(group.runs);
-        if let Err(error) = measured.run_group(group, runs, end) {
-            measured.note_failure(group, &error);
+        if let Err(error) = run_group(&mut measured, group, runs, end) {
+            note_failure(&mut measured, group, &error);
         }
     }
-    let figures = measured.figures();
+    let figures = measured.figures(&ROWS);
     let table = markdown_table(&figures);
     println!("{table}");
     write_json(arguments.json.as_deref(), &figures)?;
@@ -144,73 +125,54 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure_met(&figures)
 }
 
-impl Measured {
-    fn run_group(&mut self, group: &Group, runs: usize, end: Instant) -> Result<()> {
-        match group.work {
-            Work::Hosts(settings, run) => {
-                let hosts = BareHosts::start_with(settings())?;
-                self.repeat(group, runs, end, |number| run(&hosts, number));
-            }
-            Work::Cluster(drains, run) => {
-                let office = office::ready()?;
-                let exchange = Exchange::open(&office, drains)?;
-                self.repeat(group, runs, end, |_| run(&exchange));
-            }
+fn run_group(measured: &mut Measured, group: &Group, runs: usize, end: Instant) -> Result<()> {
+    match group.work {
+        Work::Hosts(settings, run) => {
+            let hosts = BareHosts::start_with(settings())?;
+            repeat(measured, group, (runs, end), |number| run(&hosts, number));
         }
-        Ok(())
-    }
-
-    fn repeat(
-        &mut self,
-        group: &Group,
-        runs: usize,
-        end: Instant,
-        run: impl Fn(usize) -> Result<Values>,
-    ) {
-        let mut failures = 0;
-        for number in 0..runs {
-            let result = if Instant::now() < end {
-                run(number)
-            } else {
-                failures = MOST_FAILURES;
-                Err(anyhow::anyhow!("no time was left"))
-            };
-            match result {
-                Ok(values) => {
-                    eprintln!("{} {}/{runs}: {values:.3?}", group.name, number + 1);
-                    for (name, value) in values {
-                        self.values.entry(name).or_default().push(value);
-                    }
-                }
-                Err(error) => {
-                    failures += 1;
-                    self.note_failure(group, &error);
-                }
-            }
-            if failures >= MOST_FAILURES {
-                return;
-            }
+        Work::Cluster(drains, run) => {
+            let office = office::ready()?;
+            let exchange = Exchange::open(&office, drains)?;
+            repeat(measured, group, (runs, end), |_| run(&exchange));
         }
     }
+    Ok(())
+}
 
-    fn note_failure(&mut self, group: &Group, error: &anyhow::Error) {
-        eprintln!("{}: FAILED: {error:#}", group.name);
-        let failed = self.failed.entry(group.row).or_default();
-        failed.push(format!("{error:#}"));
+fn repeat(
+    measured: &mut Measured,
+    group: &Group,
+    (runs, end): (usize, Instant),
+    run: impl Fn(usize) -> Result<Values>,
+) {
+    let mut failures = 0;
+    for number in 0..runs {
+        let result = if Instant::now() < end {
+            run(number)
+        } else {
+            failures = MOST_FAILURES;
+            Err(anyhow::anyhow!("no time was left"))
+        };
+        match result {
+            Ok(values) => {
+                eprintln!("{} {}/{runs}: {values:.3?}", group.name, number + 1);
+                measured.note(values);
+            }
+            Err(error) => {
+                failures += 1;
+                note_failure(measured, group, &error);
+            }
+        }
+        if failures >= MOST_FAILURES {
+            return;
+        }
     }
+}
 
-    /// The rows of which a run was tried.
-    fn figures(&self) -> Vec<Figure> {
-        let tried =
-            |row: &&Row| self.values.contains_key(row.name) || self.failed.contains_key(row.name);
-        let rows = ROWS.iter().filter(tried);
-        rows.map(|row| {
-            let values = self.values.get(row.name).map_or(&[][..], Vec::as_slice);
-            let failed = self.failed.get(row.name).map_or(&[][..], Vec::as_slice);
-            Figure::new(row.name, row.what, row.unit, row.goal, values, failed)
-        })
-        .collect()
-    }
+fn note_failure(measured: &mut Measured, group: &Group, error: &anyhow::Error) {
+    eprintln!("{}: FAILED: {error:#}", group.name);
+    measured.note_failure(&[group.row], &format!("{error:#}"));
 }
 
 fn hung(hosts: &BareHosts, run: usize) -> Result<Values> {
@@ -299,8 +261,8 @@ mod tests {
     #[test]
     fn a_failed_group_is_a_missed_goal() {
         let mut measured = Measured::default();
-        measured.note_failure(&GROUPS[0], &anyhow::anyhow!("why"));
-        let figures = measured.figures();
+        note_failure(&mut measured, &GROUPS[0], &anyhow::anyhow!("why"));
+        let figures = measured.figures(&ROWS);
         assert_eq!((figures.len(), figures[0].met), (1, false));
     }
 }

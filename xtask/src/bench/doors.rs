@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 use pbx_tests::bare_hosts::BareHosts;
 use pbx_tests::doors;
@@ -14,6 +14,7 @@ use pbx_tests::linux_ha;
 use pbx_tests::measure::{Figure, Goal, markdown_table};
 
 use super::failover::responder;
+use super::measured::chosen;
 use crate::fuzz;
 use crate::results::{ensure_met, write_json, write_table};
 
@@ -74,20 +75,11 @@ type Section = fn(&Arguments) -> Result<Vec<Figure>>;
 
 /// Measures, prints the table, and fails when a goal is missed.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    for wanted in &arguments.only {
-        let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
-        ensure!(
-            names.contains(&wanted.as_str()),
-            "there is no {wanted}: choose of {}",
-            names.join(", ")
-        );
-    }
+    let sections = chosen(&SECTIONS, &arguments.only, |(name, _)| name)?;
     linux_ha::ensure()?;
     let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
-    let is_wanted =
-        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|one| one == name);
     let mut figures = Vec::new();
-    for (name, section) in SECTIONS.iter().filter(|(name, _)| is_wanted(name)) {
+    for (name, section) in sections {
         eprintln!("==> {name}");
         let measured = if Instant::now() < end {
             section(arguments)
@@ -299,6 +291,8 @@ fn figure(name: &str, what: &str, unit: &str, goal: Goal, values: &[f64]) -> Fig
 
 #[cfg(test)]
 mod tests {
+    use anyhow::ensure;
+
     use super::*;
 
     #[test]

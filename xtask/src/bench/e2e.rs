@@ -1,6 +1,5 @@
 //! `cargo xtask bench e2e`: runs the groups, keeps going after a failed run, ends by itself, and tells all figures.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,8 +10,9 @@ use pbx_tests::images::Profile;
 use pbx_tests::measure::{Figure, markdown_table};
 use pbx_tests::office::{Office, ready_from};
 
-use super::figures::{Definition, FIGURES};
+use super::figures::FIGURES;
 use super::groups::{GROUPS, Group};
+use super::measured::{Definition, Measured};
 use crate::results::{ensure_met, write_json, write_table};
 
 /// A group that fails so often is given up.
@@ -46,12 +46,6 @@ pub(crate) struct Arguments {
     readme: bool,
 }
 
-#[derive(Default)]
-struct Measured {
-    values: BTreeMap<&'static str, Vec<f64>>,
-    failed: BTreeMap<&'static str, Vec<String>>,
-}
-
 /// Measures, prints the table, and fails when a goal is missed.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let groups = chosen(&arguments.only)?;
@@ -65,9 +59,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
     let mut measured = Measured::default();
     for group in groups {
-        measured.run_group(&office, group, arguments.runs.unwrap_or(group.runs), end);
+        let runs = arguments.runs.unwrap_or(group.runs);
+        run_group(&mut measured, &office, group, (runs, end));
     }
-    let figures = together(&measured.figures(), &earlier);
+    let figures = together(&measured.figures(&FIGURES), &earlier);
     let table = markdown_table(&figures);
     println!("{table}");
     write_json(arguments.json.as_deref(), &figures)?;
@@ -136,55 +131,37 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Group>> {
         .collect()
 }
 
-impl Measured {
-    fn run_group(&mut self, office: &Office, group: &Group, runs: usize, end: Instant) {
-        let mut failures = 0;
-        for run in 0..runs {
-            if Instant::now() > end {
-                self.note_failure(group, "no time was left");
-                return;
+fn run_group(
+    measured: &mut Measured,
+    office: &Office,
+    group: &Group,
+    (runs, end): (usize, Instant),
+) {
+    let mut failures = 0;
+    for run in 0..runs {
+        if Instant::now() > end {
+            measured.note_failure(group.figures, "no time was left");
+            return;
+        }
+        if failures >= MOST_FAILURES {
+            eprintln!("{}: given up after {failures} failed runs", group.name);
+            return;
+        }
+        let begun_at = Instant::now();
+        let result = (group.run)(office, run);
+        let seconds = begun_at.elapsed().as_secs_f64();
+        let title = format!("{} {}/{runs} ({seconds:.1} s)", group.name, run + 1);
+        match result {
+            Ok(values) => {
+                eprintln!("{title}: {}", in_words(&values));
+                measured.note(values);
             }
-            if failures >= MOST_FAILURES {
-                eprintln!("{}: given up after {failures} failed runs", group.name);
-                return;
-            }
-            let begun_at = Instant::now();
-            let result = (group.run)(office, run);
-            let seconds = begun_at.elapsed().as_secs_f64();
-            let title = format!("{} {}/{runs} ({seconds:.1} s)", group.name, run + 1);
-            match result {
-                Ok(values) => {
-                    eprintln!("{title}: {}", in_words(&values));
-                    for (name, value) in values {
-                        self.values.entry(name).or_default().push(value);
-                    }
-                }
-                Err(error) => {
-                    failures += 1;
-                    eprintln!("{title}: FAILED: {error:#}");
-                    self.note_failure(group, &format!("{error:#}"));
-                }
+            Err(error) => {
+                failures += 1;
+                eprintln!("{title}: FAILED: {error:#}");
+                measured.note_failure(group.figures, &format!("{error:#}"));
             }
         }
-    }
-
-    fn note_failure(&mut self, group: &Group, why: &str) {
-        for figure in group.figures {
-            self.failed.entry(figure).or_default().push(why.to_owned());
-        }
-    }
-
-    /// The figures of which a run was tried.
-    fn figures(&self) -> Vec<Figure> {
-        let tried = |name| self.values.contains_key(name) || self.failed.contains_key(name);
-        let definitions = FIGURES.iter().filter(|definition| tried(definition.name));
-        definitions
-            .map(|of| {
-                let values = self.values.get(of.name).map_or(&[][..], Vec::as_slice);
-                let failed = self.failed.get(of.name).map_or(&[][..], Vec::as_slice);
-                Figure::new(of.name, of.what, of.unit, of.goal, values, failed)
-            })
-            .collect()
     }
 }
 

@@ -2,13 +2,7 @@
 
 use pbx_tests::measure::Goal;
 
-/// One line of the table.
-pub(super) struct Definition {
-    pub(super) name: &'static str,
-    pub(super) what: &'static str,
-    pub(super) unit: &'static str,
-    pub(super) goal: Goal,
-}
+use super::measured::{Definition, figure};
 
 /// All figures, in the order of the table.
 pub(super) const FIGURES: [Definition; 16] = [
@@ -109,17 +103,3 @@ pub(super) const FIGURES: [Definition; 16] = [
         Goal::Max(5.0),
     ),
 ];
-
-const fn figure(
-    name: &'static str,
-    what: &'static str,
-    unit: &'static str,
-    goal: Goal,
-) -> Definition {
-    Definition {
-        name,
-        what,
-        unit,
-        goal,
-    }
-}

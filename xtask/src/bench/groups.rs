@@ -8,11 +8,10 @@ use pbx_tests::scenario::freezes::{Hold, freeze_active};
 use pbx_tests::scenario::moves::Move;
 use pbx_tests::scenario::{kills, nodes, outages, pods, steady};
 
+use super::measured::Values;
+
 /// The guard holds back a sidecar that dies more than a few times in ten seconds.
 const BETWEEN_SIDECAR_KILLS: Duration = Duration::from_secs(3);
-
-/// Values of some figures, from one run.
-pub(super) type Values = Vec<(&'static str, f64)>;
 
 /// Runs that share a cause.
 pub(super) struct Group {

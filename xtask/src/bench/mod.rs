@@ -12,6 +12,7 @@ mod failover;
 mod figures;
 mod groups;
 mod latency;
+mod measured;
 
 /// What to measure.
 #[derive(Subcommand)]

@@ -9,7 +9,6 @@ use pbx_crds::names::HTTP_PORT;
 use super::{Crowd, Size};
 use crate::bare_hosts::{BareHosts, TOKEN};
 use crate::clock::Moment;
-use crate::cluster::wait_until;
 use crate::doors::PATIENCE;
 use crate::http;
 
@@ -49,16 +48,9 @@ pub fn failover_ms(hosts: &BareHosts) -> Result<f64> {
     let epoch_before = hosts.report(active)?.epoch;
     let killed_at = Moment::now();
     hosts.kill_asterisk(active)?;
-    let mut promoted_at = None;
-    wait_until("another active", PROMOTION_LIMIT, || {
-        for index in (0..hosts.count()).filter(|index| *index != active) {
-            promoted_at = promoted_at.or(hosts.promotion(index, epoch_before)?);
-        }
-        Ok(promoted_at.is_some())
-    })?;
-    Ok(promoted_at
-        .context("nobody was promoted")?
-        .ms_since(killed_at))
+    let others: Vec<usize> = (0..hosts.count()).filter(|one| *one != active).collect();
+    let promoted_at = hosts.wait_promotion(&others, epoch_before, PROMOTION_LIMIT)?;
+    Ok(promoted_at.ms_since(killed_at))
 }
 
 /// The mean jitter of the round trip between the crowded host and its neighbour over so long, as the neighbour measures it;
@@ -103,28 +95,22 @@ fn jitter_now_ms(hosts: &BareHosts) -> Result<f64> {
 pub fn memory(hosts: &BareHosts, size: Size) -> Result<Memory> {
     hosts.wait_whole(PATIENCE)?;
     let before = resident(hosts)?;
-    let only = Size::default();
-    let websockets = Size {
-        websockets: size.websockets,
-        ..only
+    let (mut crowds, mut costs) = (Vec::new(), Vec::new());
+    for kind in size.kinds() {
+        let (crowd, each) = grown(hosts, kind)?;
+        crowds.push(crowd);
+        costs.push(each);
+    }
+    let [
+        of_websocket,
+        of_heartbeat,
+        of_stalled_websocket,
+        of_stalled_heartbeat,
+    ] = costs[..]
+    else {
+        unreachable!("there are four kinds that stay");
     };
-    let (readers, of_websocket) = grown(hosts, websockets, size.websockets)?;
-    let heartbeats = Size {
-        heartbeats: size.heartbeats,
-        ..only
-    };
-    let (others, of_heartbeat) = grown(hosts, heartbeats, size.heartbeats)?;
-    let stalled = Size {
-        stalled_websockets: size.stalled_websockets,
-        ..only
-    };
-    let (silent, of_stalled_websocket) = grown(hosts, stalled, size.stalled_websockets)?;
-    let stalled = Size {
-        stalled_heartbeats: size.stalled_heartbeats,
-        ..only
-    };
-    let (silent_too, of_stalled_heartbeat) = grown(hosts, stalled, size.stalled_heartbeats)?;
-    drop((readers, others, silent, silent_too));
+    drop(crowds);
     std::thread::sleep(SETTLED_AFTER);
     Ok(Memory {
         before,
@@ -136,8 +122,8 @@ pub fn memory(hosts: &BareHosts, size: Size) -> Result<Memory> {
     })
 }
 
-/// A crowd, and what each of its `count` clients cost at the most, KiB.
-fn grown(hosts: &BareHosts, size: Size, count: usize) -> Result<(Crowd, f64)> {
+/// A crowd, and what each of its clients cost at the most, KiB.
+fn grown(hosts: &BareHosts, size: Size) -> Result<(Crowd, f64)> {
     let sidecar = hosts.sidecar(CROWDED)?;
     let before = sidecar.memory_kib("VmRSS")?;
     sidecar.forget_peak()?;
@@ -148,7 +134,7 @@ fn grown(hosts: &BareHosts, size: Size, count: usize) -> Result<(Crowd, f64)> {
         clippy::cast_precision_loss,
         reason = "a crowd is counted in thousands"
     )]
-    let each = (peak - before) / count as f64;
+    let each = (peak - before) / size.all() as f64;
     Ok((crowd, each))
 }
 

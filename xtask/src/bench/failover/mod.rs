@@ -14,6 +14,7 @@ use pbx_tests::failover::measure;
 pub(super) use self::plan::responder;
 use self::plan::{FIGURES, Figure, SYSTEMS, System};
 use self::table::{Measured, Row, markdown};
+use super::measured::chosen;
 use crate::results::{write_json, write_table};
 
 const BEGIN: &str = "<!-- bench:failover:begin -->";
@@ -131,21 +132,4 @@ fn take_turn(
         }
     }
     Ok(())
-}
-
-fn chosen<T>(
-    all: &'static [T],
-    only: &[String],
-    name: impl Fn(&T) -> &'static str,
-) -> Result<Vec<&'static T>> {
-    for wanted in only {
-        let names: Vec<&str> = all.iter().map(&name).collect();
-        ensure!(
-            names.contains(&wanted.as_str()),
-            "there is no {wanted}: choose of {}",
-            names.join(", ")
-        );
-    }
-    let is_chosen = |one: &&T| only.is_empty() || only.iter().any(|wanted| *wanted == name(one));
-    Ok(all.iter().filter(is_chosen).collect())
 }
