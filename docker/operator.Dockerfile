@@ -2,7 +2,7 @@
 FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target x86_64-unknown-linux-gnu -p pbx-operator
+RUN RUSTFLAGS="-C target-feature=+crt-static -C force-unwind-tables=no" cargo build --release --locked --target x86_64-unknown-linux-gnu -p pbx-operator
 
 FROM scratch
 COPY --from=build /src/target/x86_64-unknown-linux-gnu/release/pbx-operator /usr/bin/pbx-operator

@@ -3,7 +3,7 @@ FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 # Static: the guard is copied into containers of any image, whatever libc they have.
-RUN RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target x86_64-unknown-linux-gnu -p pbx-sidecar -p pbx-guard
+RUN RUSTFLAGS="-C target-feature=+crt-static -C force-unwind-tables=no" cargo build --release --locked --target x86_64-unknown-linux-gnu -p pbx-sidecar -p pbx-guard
 
 # What loads the fence of floating addresses (network.mode Host), with the libraries it needs and nothing else.
 FROM docker.io/library/debian:bookworm-slim AS nft

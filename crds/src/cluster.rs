@@ -36,6 +36,7 @@ use crate::switchover::{DrillSpec, FailoverMode, HookSpec, SwitchoverSpec};
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name is longer than 40 characters: shorten it, since the names of pods and objects are made from it"),
     validation = Rule::new("!self.metadata.name.contains('.')").message("the name contains a dot: use letters, digits and '-', since pods' host names are made from it"),
     validation = Rule::new("self.spec.nodes % 2 != 0 || duration(self.spec.failover.deadtime) - duration(self.spec.failover.warntime) >= duration('350ms')").message("with an even number of nodes deadtime must be at least 350ms above warntime, the time to take the witness: raise deadtime, lower warntime, or use 3 or 5 nodes"),
+    validation = Rule::new("self.spec.network.mode == 'Host' || duration(self.spec.failover.deadtime) >= duration('80ms')").message("deadtime is below 80ms, which only the floating addresses of network.mode Host allow: raise deadtime"),
     printcolumn(name = "Active", type_ = "string", json_path = ".status.active", description = "The node that serves"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready", description = "Standbys that could take over, of those configured"),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", description = "Grows with every promotion"),
@@ -329,9 +330,10 @@ impl Protocol {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("duration(self.keepalive) >= duration('20ms')").message("keepalive is below 20ms: raise it"),
+    validation = Rule::new("duration(self.keepalive) >= duration('5ms')").message("keepalive is below 5ms: raise it"),
     validation = Rule::new("duration(self.keepalive) + duration(self.keepalive) <= duration(self.warntime)").message("warntime is below twice keepalive: raise warntime, or lower keepalive"),
     validation = Rule::new("duration(self.warntime) + duration(self.warntime) <= duration(self.deadtime)").message("deadtime is below twice warntime: raise deadtime, or lower warntime"),
+    validation = Rule::new("duration(self.deadtime) >= duration('30ms')").message("deadtime is below 30ms: raise it"),
     validation = Rule::new("duration(self.deadtime) <= duration('60s')").message("deadtime is above 60s: lower it"),
     validation = Rule::new("duration(self.deadtime) <= duration(self.initdead)").message("initdead is below deadtime: raise initdead, or lower deadtime")
 )]

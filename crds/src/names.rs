@@ -23,6 +23,8 @@ pub const USER_CONFIG_ANNOTATION: &str = "pbxha.dev/user-config";
 pub const CONFIG_HASH_ANNOTATION: &str = "pbxha.dev/config-hash";
 /// UDP port of the heartbeats.
 pub const HEARTBEAT_PORT: u16 = 6940;
+/// More nodes than this no telephone system has.
+pub const MAX_NODES: u8 = 5;
 /// TCP port of the sidecar's HTTP.
 pub const HTTP_PORT: u16 = 8081;
 /// Path of the report stream: one JSON document a line, the newest state first, then every change.

@@ -42,6 +42,11 @@ pub fn problems(failover: &FailoverSpec) -> Vec<TimingProblem> {
             ),
         ),
         (
+            deadtime < MIN_DEADTIME,
+            "deadtime",
+            format!("deadtime {deadtime:?} is below {MIN_DEADTIME:?}: raise it"),
+        ),
+        (
             deadtime > MAX_DEADTIME,
             "deadtime",
             format!("deadtime {deadtime:?} is above {MAX_DEADTIME:?}: lower it"),
@@ -61,7 +66,23 @@ pub fn problems(failover: &FailoverSpec) -> Vec<TimingProblem> {
         .collect()
 }
 
-/// Below it, one late packet is a warning.
-pub const MIN_KEEPALIVE: Duration = Duration::from_millis(20);
+/// The rule for a cluster whose service is ended by the death of Asterisk alone, without a fence in the kernel: that death takes the
+/// time of several processes, which the margins of a shorter deadtime do not have.
+pub fn unfenced_problem(failover: &FailoverSpec) -> Option<TimingProblem> {
+    let deadtime = failover.deadtime.get();
+    (deadtime < MIN_UNFENCED_DEADTIME).then(|| TimingProblem {
+        field: "deadtime",
+        message: format!(
+            "deadtime {deadtime:?} is below {MIN_UNFENCED_DEADTIME:?}, which only floating addresses allow: raise it"
+        ),
+    })
+}
+
+/// Below it, the kernel's own ticks (up to 10 ms) would be the larger part of every margin.
+pub const MIN_KEEPALIVE: Duration = Duration::from_millis(5);
+/// The same, as a grant of it leaves no time to serve behind the margins of the fence.
+pub const MIN_DEADTIME: Duration = Duration::from_millis(30);
+/// Below it, only the fence of floating addresses ends a service in time.
+pub const MIN_UNFENCED_DEADTIME: Duration = Duration::from_millis(80);
 /// Above it, nobody needs sub-second anything.
 pub const MAX_DEADTIME: Duration = Duration::from_mins(1);

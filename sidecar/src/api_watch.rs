@@ -29,6 +29,8 @@ const RETRY: Duration = Duration::from_millis(250);
 const WATCH_SECONDS: u32 = 290;
 /// A silent peer's pod is looked for this often at first, since it may just be starting, and later.
 const LOOKUP_FIRST: Duration = Duration::from_millis(300);
+/// While all peers are heard.
+const LOOKUP_CALM: Duration = Duration::from_secs(1);
 const LOOKUP_LATER: Duration = Duration::from_secs(5);
 const LOOKUPS_FIRST: u32 = 60;
 
@@ -183,12 +185,12 @@ async fn look_for_peers(
         for seat in silent {
             look_for(&objects, &checked, seat, &to_core).await;
         }
-        tokio::time::sleep(if lookups < LOOKUPS_FIRST {
-            LOOKUP_FIRST
-        } else {
-            LOOKUP_LATER
-        })
-        .await;
+        let pause = match lookups {
+            0 => LOOKUP_CALM,
+            1..LOOKUPS_FIRST => LOOKUP_FIRST,
+            _ => LOOKUP_LATER,
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -228,7 +228,10 @@ fn check_nodes(file: &SidecarConfig, problems: &mut Vec<String>) {
 
 fn check_timing(file: &SidecarConfig, problems: &mut Vec<String>) -> Timing {
     let failover = &file.failover;
-    let broken = timing::problems(failover);
+    let mut broken = timing::problems(failover);
+    if file.network.is_none() {
+        broken.extend(timing::unfenced_problem(failover));
+    }
     problems.extend(
         broken
             .iter()

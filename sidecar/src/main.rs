@@ -43,6 +43,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Checked, Environment};
 use crate::daemon::{Daemon, ToCore};
 use crate::history::History;
+use crate::host::announce::Announcers;
 use crate::host::fence::{self, FenceEvent};
 use crate::host::gate::FenceGate;
 use crate::host::network::HostNetwork;
@@ -138,7 +139,8 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
         view: view_tx,
         shots: shots_tx,
     };
-    let (gate, fence_state) = fence(&checked, &metrics, &to_core)?;
+    let announcers = Announcers::default();
+    let (gate, fence_state) = fence(&checked, &metrics, &to_core, announcers.clone())?;
     spawn_core(
         checked.clone(),
         records.clone(),
@@ -174,7 +176,7 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
         tokio::task::spawn_local(keeper.run(shots));
         let objects = objects(&checked).await?;
         let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let host = host(&checked, fence_state)?;
+        let host = host(&checked, fence_state, announcers)?;
         let (services, done) =
             Services::start(checked, objects, host, channels, jobs, metrics, history);
         services.run(done, terminate).await;
@@ -205,6 +207,8 @@ fn spawn_core(
     gate: FenceGate,
 ) -> anyhow::Result<()> {
     let core = move || {
+        let is_ahead = pbx_guard::schedule::run_ahead();
+        tracing::info!(is_ahead, "the core's thread begins");
         let result = runtime().and_then(|runtime| {
             runtime.block_on(async {
                 let daemon = Daemon::start(&checked, records, metrics, channels, gate).await?;
@@ -229,6 +233,7 @@ fn fence(
     checked: &Checked,
     metrics: &Metrics,
     to_core: &mpsc::Sender<ToCore>,
+    announcers: Announcers,
 ) -> anyhow::Result<(FenceGate, watch::Receiver<Option<FenceEvent>>)> {
     let (state, state_rx) = watch::channel(None);
     let Some(plan) = &checked.plan else {
@@ -246,18 +251,19 @@ fn fence(
         }
     };
     let handle = fence::start(plan, metrics.clone(), tell)?;
-    Ok((FenceGate::new(Some(handle)), state_rx))
+    Ok((FenceGate::new(Some(handle), announcers), state_rx))
 }
 
 fn host(
     checked: &Checked,
     fence: watch::Receiver<Option<FenceEvent>>,
+    announcers: Announcers,
 ) -> anyhow::Result<Option<Host>> {
     let Some(plan) = checked.plan.clone() else {
         return Ok(None);
     };
-    let (network, events) =
-        HostNetwork::start(plan, fence).context("cannot open a netlink socket of the network")?;
+    let (network, events) = HostNetwork::start(plan, fence, announcers)
+        .context("cannot open a netlink socket of the network")?;
     Ok(Some(Host::new(network, events)))
 }
 

@@ -1,5 +1,7 @@
 //! Counters and gauges of a sidecar, in OpenMetrics text. What changes with every beat is an atomic; nothing here is locked.
 
+mod ami_hub;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -10,6 +12,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
+
+pub use ami_hub::AmiHubMetrics;
 
 use crate::health::{Reading, Verdict};
 use crate::peer::plan::link_name;
@@ -53,6 +57,8 @@ pub struct Metrics {
     pub hooks: Family<Reason, Counter>,
     /// Health, and what it comes from.
     pub health: HealthMetrics,
+    /// Of the AMI hub.
+    pub ami_hub: AmiHubMetrics,
     /// Calls that a planned move waits for.
     pub calls_left: Gauge,
     /// Digest of this node's ledger, sent with every beat.
@@ -114,19 +120,14 @@ impl Metrics {
     /// All at zero; `peers` are the nodes by seat (none for the own), `links` the names of the links.
     pub fn new(peers: &[Option<&str>], links: &[Option<&str>]) -> Self {
         let mut registry = Registry::with_prefix("pbxha");
+        let ami_hub = AmiHubMetrics::default();
+        registry.register_collector(Box::new(ami_hub.clone()));
         let all = &mut registry;
         Self {
+            ami_hub,
             sent: registered(all, "heartbeat_sent", "Heartbeat datagrams sent"),
-            received: registered(
-                all,
-                "heartbeat_received",
-                "Authentic heartbeat datagrams received",
-            ),
-            copies: registered(
-                all,
-                "heartbeat_copies",
-                "Authentic heartbeat datagrams that had come over another link before",
-            ),
+            received: registered(all, "heartbeat_received", "Authentic datagrams received"),
+            copies: registered(all, "heartbeat_copies", "Those that came by another link"),
             dropped: registered(all, "heartbeat_dropped", "Datagrams dropped, by reason"),
             active: registered(all, "active", "1 while this node serves"),
             epoch: registered(all, "epoch", "Highest epoch seen"),

@@ -41,7 +41,7 @@ pub struct Wish {
 
 /// What is known when a move is wished for.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ground {
     /// This node serves, and its Asterisk is fully booted.
     pub is_serving: bool,
@@ -49,8 +49,8 @@ pub struct Ground {
     pub is_paused: bool,
     /// The heir, or some standby, could take over.
     pub has_heir: bool,
-    /// A draining Asterisk keeps its calls: not where floating addresses take them away.
-    pub can_drain: bool,
+    /// Why a draining Asterisk would not keep its calls: where floating addresses take them away.
+    pub drain_obstacle: Option<String>,
 }
 
 /// Why a move is not begun. Nothing has changed.
@@ -69,8 +69,8 @@ pub enum Objection {
     #[error("a switchover is under way: wait for its end or cancel it")]
     Busy,
     /// The addresses take the calls away.
-    #[error("floating addresses take the calls along: choose WhenIdle or Immediate")]
-    CannotDrain,
+    #[error("floating addresses take the calls along: {0}; or choose WhenIdle or Immediate")]
+    CannotDrain(String),
     /// The heir.
     #[error("there is no node {0}: see the list of nodes")]
     NoSuchNode(String),
@@ -90,7 +90,7 @@ impl Objection {
             Self::Paused => "Paused",
             Self::NoHeir => "NoHeir",
             Self::Busy => "Busy",
-            Self::CannotDrain => "CannotDrain",
+            Self::CannotDrain(_) => "CannotDrain",
             Self::NoSuchNode(_) => "NoSuchNode",
             Self::NotUnderstood(_) => "NotUnderstood",
             Self::NothingToCancel => "NothingToCancel",
@@ -156,7 +156,7 @@ impl Desk {
         &mut self,
         now: BootTime,
         wish: Wish,
-        ground: Ground,
+        ground: &Ground,
     ) -> Result<Option<Step>, Objection> {
         object(&wish, ground, self.stage)?;
         let (state, message) = match wish.strategy {
@@ -344,7 +344,7 @@ impl Desk {
     }
 }
 
-fn object(wish: &Wish, ground: Ground, stage: Stage) -> Result<(), Objection> {
+fn object(wish: &Wish, ground: &Ground, stage: Stage) -> Result<(), Objection> {
     if stage != Stage::Idle {
         return Err(Objection::Busy);
     }
@@ -357,10 +357,12 @@ fn object(wish: &Wish, ground: Ground, stage: Stage) -> Result<(), Objection> {
     if !ground.has_heir {
         return Err(Objection::NoHeir);
     }
-    if wish.strategy == SwitchoverStrategy::Drain && !ground.can_drain {
-        return Err(Objection::CannotDrain);
+    match &ground.drain_obstacle {
+        Some(why) if wish.strategy == SwitchoverStrategy::Drain => {
+            Err(Objection::CannotDrain(why.clone()))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod probe;
 pub mod progress;
 pub mod scenario;
 pub mod sidecar_log;
+pub mod sipp;
 pub mod slow_path;
 pub mod tools;
 pub mod watcher;

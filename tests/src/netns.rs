@@ -219,6 +219,11 @@ impl Lan {
         format!("{}2", self.bridge)
     }
 
+    /// Name of the switch.
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
     /// The hosts, in the order of their addresses.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts

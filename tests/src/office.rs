@@ -48,8 +48,13 @@ pub struct Office {
 /// Everything from nothing: a local cluster of three nodes, the images of the working tree, the chart, the telephone system whole.
 /// What is there already is used.
 pub fn ready() -> Result<Office> {
+    ready_from(Profile::Local)
+}
+
+/// The same, of programs compiled so.
+pub fn ready_from(profile: Profile) -> Result<Office> {
     let cluster = Cluster::up(NODES)?;
-    let images = build_project_images(Profile::Local)?;
+    let images = build_project_images(profile)?;
     load(&cluster, &images)?;
     install(&cluster, &images)?;
     let step = Step::begin("Telephone system: applied, until it is whole", "5 s");

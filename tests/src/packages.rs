@@ -59,6 +59,35 @@ pub const SIP_LOAD: PackageSet = PackageSet {
     packages: &["sip-tester"],
 };
 
+/// A peer of the failover benchmark: VRRP.
+pub const KEEPALIVED: PackageSet = PackageSet {
+    purpose: "keepalived, to compare with",
+    packages: &["keepalived"],
+};
+
+/// A peer of the failover benchmark: Linux-HA.
+pub const HEARTBEAT: PackageSet = PackageSet {
+    purpose: "heartbeat, to compare with",
+    packages: &["heartbeat", "resource-agents"],
+};
+
+/// A peer of the failover benchmark.
+pub const PACEMAKER: PackageSet = PackageSet {
+    purpose: "pacemaker, to compare with",
+    packages: &[
+        "corosync",
+        "pacemaker",
+        "pacemaker-cli-utils",
+        "resource-agents",
+    ],
+};
+
+/// Faults of the network between bare hosts.
+pub const NETWORK_FAULTS: PackageSet = PackageSet {
+    purpose: "faults of the network",
+    packages: &["ethtool", "iproute2", "nftables"],
+};
+
 const OLDEST_GO: (u32, u32) = (1, 25);
 
 /// apt holds one lock for the machine: threads take turns before it.

@@ -5,9 +5,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use pbx_crds::report::LINK_TOO_SLOW;
+use pbx_crds::cluster::{FailoverSpec, OnQuorumLoss};
+use pbx_crds::report::{LINK_TOO_SLOW, WITHOUT_QUORUM};
 use pbx_crds::status::LinkState;
-use pbx_tests::bare_hosts::{BareHosts, check_file, replay};
+use pbx_tests::bare_hosts::{BareHosts, BareSettings, check_file, replay};
 use pbx_tests::cluster::wait_until;
 use rustix::process::Signal;
 
@@ -193,6 +194,41 @@ fn slow_one_link(hosts: &BareHosts, active: usize) {
         );
     }
     assert_eq!(hosts.actives(), [active], "slow is not silent");
+}
+
+/// Service before safety: who is cut off serves on, the others choose anew, and when they meet the one that was promoted first stops.
+#[test]
+fn hosts_told_to_continue_serve_on_alone_and_agree_when_they_meet_again() {
+    let hosts = BareHosts::start_with(BareSettings {
+        failover: FailoverSpec {
+            on_quorum_loss: OnQuorumLoss::Continue,
+            ..FailoverSpec::default()
+        },
+        ..BareSettings::plain("goeson", 3)
+    })
+    .unwrap();
+    let first = hosts.wait_whole(PATIENCE).unwrap();
+    let alone = hosts.asterisk(first).unwrap().pid;
+    hosts.host(first).cut().unwrap();
+    wait_until("two actives", Duration::from_secs(3), || {
+        Ok(hosts.actives().len() == 2)
+    })
+    .unwrap();
+    let second = hosts.actives().into_iter().find(|index| *index != first);
+    wait_until("the one alone to say so", Duration::from_secs(2), || {
+        let problem = hosts.report(first)?.problem;
+        Ok(problem.is_some_and(|problem| problem.reason == WITHOUT_QUORUM))
+    })
+    .unwrap();
+    assert_eq!(hosts.asterisk(first).unwrap().pid, alone, "it serves on");
+
+    hosts.host(first).heal().unwrap();
+    wait_until("one to give way", Duration::from_secs(3), || {
+        Ok(Some(hosts.actives()) == second.map(|second| vec![second]))
+    })
+    .unwrap();
+    assert_eq!(Some(hosts.wait_whole(PATIENCE).unwrap()), second);
+    assert_ne!(hosts.asterisk(first).unwrap().pid, alone);
 }
 
 #[test]

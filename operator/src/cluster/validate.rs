@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use pbx_crds::cluster::{
-    FailoverSpec, NetworkSpec, PullPolicy, ServiceSpec, StandbyMode, TrunkPolicy,
+    FailoverSpec, NetworkSpec, PbxClusterSpec, PullPolicy, ServiceSpec, StandbyMode, TrunkPolicy,
 };
 use pbx_crds::doors::DoorsSpec;
 use pbx_crds::network::{NetworkMode, sidecar_network};
@@ -159,7 +159,7 @@ pub fn validate(
     check_name(&name)?;
     check_nodes(spec.nodes)?;
     check_config(cluster)?;
-    check_timing(&spec.failover)?;
+    check_timing(spec)?;
     check_ports(&spec.network.service)?;
     check_preferred(&name, spec.nodes, &spec.failover)?;
     let floating = floating(&spec.network)?;
@@ -226,8 +226,12 @@ fn check_config(cluster: &PbxCluster) -> Result<(), ValidateError> {
     Ok(())
 }
 
-fn check_timing(failover: &FailoverSpec) -> Result<(), ValidateError> {
-    match timing::problems(failover).into_iter().next() {
+fn check_timing(spec: &PbxClusterSpec) -> Result<(), ValidateError> {
+    let unfenced = (spec.network.mode == NetworkMode::Pod)
+        .then(|| timing::unfenced_problem(&spec.failover))
+        .flatten();
+    let problems = timing::problems(&spec.failover).into_iter().chain(unfenced);
+    match problems.into_iter().next() {
         None => Ok(()),
         Some(problem) => Err(ValidateError::Timing {
             field: problem.field,
@@ -335,6 +339,10 @@ mod tests {
         for (rest, expected) in [
             ("nodes: 7", "choose 2 to 5"),
             ("failover: {keepalive: 300ms}", "raise warntime to 600ms"),
+            (
+                "nodes: 3\nfailover: {keepalive: 5ms, warntime: 10ms, deadtime: 30ms}",
+                "only floating addresses allow",
+            ),
             (
                 "failover: {preferredNode: office-2}",
                 "choose one of office-0, office-1",

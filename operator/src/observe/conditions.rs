@@ -125,6 +125,9 @@ fn progressing(observed: &Observed, rollout: &Rollout) -> Verdict {
     }
     match rollout {
         Rollout::Complete => {
+            if let Some(problem) = config_problem(observed) {
+                return verdict("Progressing", false, &problem.reason, problem.message);
+            }
             let message = "all pods have the present configuration".into();
             verdict("Progressing", false, "Complete", message)
         }
@@ -148,6 +151,15 @@ fn any_problem(observed: &Observed) -> Option<Problem> {
 
 fn grave_problem(observed: &Observed, name: &str) -> Option<Problem> {
     node_problem(observed, name).filter(|problem| problem.reason != LINK_TOO_SLOW)
+}
+
+/// The pods are as they should be, and the user's new files are not applied. Why says more than that the active waits.
+fn config_problem(observed: &Observed) -> Option<Problem> {
+    observed
+        .node_names()
+        .filter_map(|name| node_problem(observed, &name))
+        .filter(|problem| problem.reason.starts_with("Config"))
+        .min_by_key(|problem| problem.reason == "ConfigWaiting")
 }
 
 /// Redundant it is, but a path is too slow for the timing rules: false alarms may come.

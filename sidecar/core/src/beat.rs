@@ -37,8 +37,32 @@ impl Node {
 
     /// Half a keepalive late, so that the ack of the next beat comes first.
     fn hello_due_at(&self, seat: Seat) -> BootTime {
-        let patience = self.settings.timing.keepalive * 3 / 2;
-        self.peer(seat).told_at.after(patience)
+        let timing = &self.settings.timing;
+        let is_acknowledged = self.grant.is_some_and(|grant| grant.candidate == seat);
+        let interval = if is_acknowledged {
+            timing.calm_keepalive()
+        } else {
+            timing.keepalive
+        };
+        self.peer(seat)
+            .told_at
+            .after(interval + timing.keepalive / 2)
+    }
+
+    /// Every peer acknowledged the latest beat of who serves: the next one can wait. As soon as one ack is missing, beats leave
+    /// every keepalive again, so that a lossy path is asked as often as ever. What is late by a keepalive never gets here.
+    pub(crate) fn calm_down(&mut self, beat_sent_at: BootTime) {
+        let timing = &self.settings.timing;
+        let counts_until = beat_sent_at.after(self.counted_grant());
+        let is_calm = |bid: &Bid| {
+            let mut seats = self.peer_seats();
+            bid.promoted_at.is_some()
+                && seats.all(|seat| bid.counted[usize::from(seat.0)] >= counts_until)
+        };
+        let is_latest = self.next_beat_at == beat_sent_at.after(timing.keepalive);
+        if is_latest && self.is_serving() && self.bid.as_ref().is_some_and(is_calm) {
+            self.next_beat_at = beat_sent_at.after(timing.calm_keepalive());
+        }
     }
 
     /// Who only says hello need not wake for it while its acks do.

@@ -67,6 +67,7 @@ impl Node {
         if bid.epoch == ack.epoch && beat_sent_at <= now && !is_struck {
             let counted = &mut bid.counted[usize::from(ack.from.0)];
             *counted = counts_until.max(*counted);
+            self.calm_down(beat_sent_at);
         }
     }
 

@@ -253,6 +253,8 @@ impl Node {
         } else {
             *content
         };
+        // The newcomer votes in its place, and must know of every epoch that it voted for (I2).
+        written.epoch = written.epoch.max(self.highest_epoch);
         written.seats.occupants[self.own_index()] = None;
         written.seats.requested[self.own_index()] = false;
         Some((Purpose::Seat, Some(written)))

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// All durations of the protocol. Made once, checked by [`Timing::problems`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timing {
-    /// A beat leaves this often.
+    /// A beat leaves this often; while all is well, every [`Timing::calm_keepalive`].
     pub keepalive: Duration,
     /// Silence of a peer that is worth acting on: the witness is looked at, the heir is not chosen.
     pub warntime: Duration,
@@ -154,6 +154,9 @@ pub enum TimingProblem {
     },
 }
 
+/// Of the kill, or of the fence: the kernel's ticks are 4 ms with most kernels and 10 ms at most, and both round to the safe side.
+const SHORTEST_KILL_MARGIN: Duration = Duration::from_millis(5);
+const LONGEST_KILL_MARGIN: Duration = Duration::from_millis(50);
 /// The shortest API deadline that a healthy API server keeps (measured: a write takes 4–10 ms, 60 ms when busy).
 const SHORTEST_API_DEADLINE: Duration = Duration::from_millis(100);
 const LONGEST_API_DEADLINE: Duration = Duration::from_secs(5);
@@ -161,11 +164,10 @@ const LONGEST_API_DEADLINE: Duration = Duration::from_secs(5);
 impl Timing {
     /// All margins, from the three durations that people choose.
     ///
-    /// Sensible from a deadtime of 30 ms (three nodes on bare hosts) to 60 s; an even number of
+    /// Sensible from a deadtime of 30 ms (three nodes with floating addresses) to 60 s; an even number of
     /// nodes needs the time of API calls on top, which [`Timing::problems`] says.
     pub fn from_detection(keepalive: Duration, warntime: Duration, deadtime: Duration) -> Self {
-        let kill_margin =
-            (deadtime / 16).clamp(Duration::from_millis(1), Duration::from_millis(50));
+        let kill_margin = (deadtime / 16).clamp(SHORTEST_KILL_MARGIN, LONGEST_KILL_MARGIN);
         let mut timing = Self {
             keepalive,
             warntime,
@@ -210,6 +212,12 @@ impl Timing {
     /// The lead of the orderly stop before the kernel's deadline.
     pub fn stop_lead(&self) -> Duration {
         self.stop_margin.saturating_sub(self.kill_margin)
+    }
+
+    /// How often who serves beats while every peer acknowledged its last beat within a keepalive: what a beat costs is mostly the
+    /// waking. A lost one is repeated a keepalive later, so two in a row are noticed before warntime.
+    pub fn calm_keepalive(&self) -> Duration {
+        (self.warntime / 2).clamp(self.keepalive, self.keepalive * 2)
     }
 
     /// How often an handover is repeated until the heir beats.

@@ -258,3 +258,24 @@ fn r13_a_lease_made_anew_in_the_midst_of_growing_lets_nobody_new_vote_at_once() 
     world.run_for(10_000);
     assert!(world.api.lease.unwrap().content.seats.occupants[2].is_some());
 }
+
+#[test]
+fn i2_who_empties_its_seat_leaves_the_epochs_behind_that_it_voted_for() {
+    let mut desk = Desk::standby(3);
+    desk.hear(1, Epoch(5), Body::Beat { is_active: true });
+    desk.input(Input::Command(pbx_core::Command::Leave));
+    desk.hear(1, Epoch(5), Body::Dismiss);
+    for _ in 0..40 {
+        desk.pass(50);
+        match desk.calls().first() {
+            Some(ApiCall::Write(write)) => {
+                assert_eq!(write.content.seats.occupants[0], None, "its own seat");
+                assert_eq!(write.content.epoch, Epoch(5));
+                return;
+            }
+            Some(ApiCall::Read) => desk.answer(lease_with(8, seats(3))),
+            None => {}
+        }
+    }
+    panic!("it never emptied its seat");
+}

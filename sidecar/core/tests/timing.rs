@@ -20,7 +20,7 @@ fn the_defaults_hold_for_every_size() {
 fn timings_derived_from_detection_hold() {
     let cases = [
         // keepalive, warntime, deadtime, nodes
-        (5, 12, 30, 3),
+        (5, 10, 30, 3),
         (10, 30, 60, 3),
         (20, 60, 120, 5),
         (100, 400, 800, 2),

@@ -5,7 +5,7 @@
 //! sidecar's orders; [`life`] is one life of Asterisk as the guard sees it, [`doom`] its
 //! end as early as the kernel shows it; [`leash`] is the process
 //! that the kernel kills at the deadline; [`sidecar`] keeps the sidecar running; [`install`] and
-//! [`seed`] are what init containers do.
+//! [`seed`] are what init containers do; [`schedule`] is how whoever holds a deadline gets its turn.
 //!
 //! Left out on purpose: threads (a parent-death signal follows the *thread* that forked), an async
 //! runtime, and any decision about roles: the guard knows deadlines, not votes.
@@ -24,6 +24,7 @@ pub mod log;
 pub mod memory;
 pub mod pbx;
 pub mod protocol;
+pub mod schedule;
 pub mod seed;
 pub mod sidecar;
 mod signals;

@@ -17,6 +17,7 @@ use crate::child::{exit_kind, kill_children};
 use crate::deadline::Deadline;
 use crate::doom::DoomWatch;
 use crate::leash_link::{self, Order, Received, Report, receive_packet, send_packet};
+use crate::log::{Level, log};
 use crate::protocol::{ExitKind, RunId};
 
 /// Why no leash could be started.
@@ -69,6 +70,10 @@ pub(crate) struct Life {
     /// `None` before Asterisk is executed, and once it was seen to end.
     doom: Option<DoomWatch>,
     armed: Deadline,
+    /// The latest deadline whose confirmation the sidecar did not ask for.
+    withheld: Deadline,
+    /// The latest that the sidecar was told.
+    told: Deadline,
     is_leash_reaped: bool,
     is_asterisk_reaped: bool,
     kill_order: KillOrder,
@@ -103,6 +108,8 @@ impl Life {
             asterisk: None,
             doom: None,
             armed: Deadline::SLACK,
+            withheld: Deadline::SLACK,
+            told: Deadline::SLACK,
             is_leash_reaped: false,
             is_asterisk_reaped: false,
             kill_order: KillOrder::None,
@@ -163,6 +170,26 @@ impl Life {
                 .link
                 .as_ref()
                 .is_some_and(|link| send_packet(link, order))
+    }
+
+    /// This deadline's confirmation is not asked for.
+    pub(crate) fn withhold(&mut self, deadline_ns: u64) {
+        self.withheld.raise(deadline_ns);
+    }
+
+    pub(crate) fn is_withheld(&self, deadline_ns: u64) -> bool {
+        self.withheld.as_ns() == deadline_ns
+    }
+
+    /// The sidecar is told this deadline.
+    pub(crate) fn tell(&mut self, deadline_ns: u64) {
+        self.told.raise(deadline_ns);
+    }
+
+    /// The confirmed deadline, if the sidecar was not told of it.
+    pub(crate) fn untold(&self) -> Option<(RunId, u64)> {
+        let is_untold = self.armed.as_ns() > self.told.as_ns();
+        is_untold.then(|| (self.run, self.armed.as_ns()))
     }
 
     /// The leash's next report, after noting what it says.
@@ -263,4 +290,15 @@ impl Life {
         self.is_asterisk_reaped = true;
         self.end = Some(End::Exited(kind));
     }
+}
+
+/// For people: an end that nobody asked for is a warning.
+pub(crate) fn log_exit(run: RunId, status: ExitKind, asked: bool) {
+    let level = if asked { Level::Info } else { Level::Warn };
+    let status = format!("{status:?}");
+    log(
+        level,
+        "Asterisk is gone",
+        &[("run", &run.0), ("status", &status), ("asked", &asked)],
+    );
 }

@@ -25,9 +25,10 @@ use crate::connection::{Connection, ConnectionError, listen};
 use crate::deadline::{Termination, Verdict};
 use crate::doom::WATCHED_THREADS;
 use crate::leash_link::Report;
-use crate::life::{End, Life};
+use crate::life::{End, Life, log_exit};
 use crate::log::{Level, log, log_error};
-use crate::protocol::{Command, Event, ExitKind, RunId, StartRefusal};
+use crate::protocol::{Command, Event, RunId, StartRefusal};
+use crate::schedule::run_ahead;
 use crate::signals::Signals;
 use crate::{boot_now_ns, timespec_until};
 
@@ -84,6 +85,7 @@ impl PbxError {
 
 /// Runs the guard until the sidecar orders its exit or the grace period ends.
 pub fn run(options: PbxOptions) -> Result<(), PbxError> {
+    run_ahead();
     let mut guard = Guard::prepare(options)?;
     loop {
         let ready = guard.wait()?;
@@ -231,6 +233,7 @@ impl Guard {
                 at_ns: boot_now_ns(),
                 asked: life.is_asked(),
             };
+            self.tell_withheld();
             self.emit(event);
         }
     }
@@ -256,7 +259,7 @@ impl Guard {
         let termination = Termination::begin(boot_now_ns(), self.options.grace);
         self.termination = Some(termination);
         log(Level::Info, "told to terminate, Asterisk goes on", &[]);
-        self.emit(terminating(termination));
+        self.emit(termination.into());
     }
 
     fn on_report(&mut self, report: Report) {
@@ -268,18 +271,12 @@ impl Guard {
             Report::Spawned { pid } => {
                 self.emit(Event::Started { run, pid });
                 if !armed.is_slack() {
-                    self.emit(Event::Armed {
-                        run,
-                        deadline_ns: armed.as_ns(),
-                    });
+                    self.tell_armed(run, armed.as_ns());
                 }
             }
             // The launch's own deadline is announced after Started.
-            Report::Armed { standing_ns } if is_started => {
-                self.emit(Event::Armed {
-                    run,
-                    deadline_ns: standing_ns,
-                });
+            Report::Armed { standing_ns } if is_started && !life.is_withheld(standing_ns) => {
+                self.tell_armed(run, standing_ns);
             }
             Report::ArmRefused { deadline_ns } => {
                 self.emit(Event::ArmRefused { run, deadline_ns });
@@ -301,6 +298,7 @@ impl Guard {
             return;
         };
         let (run, asked) = (life.run(), life.is_asked());
+        self.tell_withheld();
         self.life = None;
         match end {
             End::TooLate => self.refuse_start(StartRefusal::DeadlinePassed),
@@ -348,7 +346,15 @@ impl Guard {
         match command {
             Command::Hello => self.on_hello(),
             Command::Start { deadline_ns } => self.on_start(deadline_ns),
-            Command::Arm { run, deadline_ns } => self.on_arm(run, deadline_ns),
+            Command::Arm { run, deadline_ns } => {
+                self.on_arm(run, deadline_ns);
+            }
+            Command::Extend { run, deadline_ns } => {
+                let is_passed_on = self.on_arm(run, deadline_ns);
+                if let Some(life) = self.life.as_mut().filter(|_| is_passed_on) {
+                    life.withhold(deadline_ns);
+                }
+            }
             Command::Stop { run } => self.on_stop(run),
             Command::Exit => self.leave(),
         }
@@ -360,7 +366,7 @@ impl Guard {
         }
         self.emit(self.state());
         if let Some(termination) = self.termination {
-            self.emit(terminating(termination));
+            self.emit(termination.into());
         }
     }
 
@@ -396,7 +402,8 @@ impl Guard {
         }
     }
 
-    fn on_arm(&mut self, run: RunId, deadline_ns: u64) {
+    /// Whether the leash has the order now.
+    fn on_arm(&mut self, run: RunId, deadline_ns: u64) -> bool {
         let is_passed_on = self.life.as_ref().is_some_and(|life| {
             life.run() == run
                 && life.armed().judge(deadline_ns, boot_now_ns()) != Verdict::Passed
@@ -407,6 +414,21 @@ impl Guard {
         } else if let Some(life) = &mut self.life {
             life.watch_threads();
         }
+        is_passed_on
+    }
+
+    /// The sidecar learns the latest deadline before it learns of the end.
+    fn tell_withheld(&mut self) {
+        if let Some((run, deadline_ns)) = self.life.as_ref().and_then(Life::untold) {
+            self.tell_armed(run, deadline_ns);
+        }
+    }
+
+    fn tell_armed(&mut self, run: RunId, deadline_ns: u64) {
+        if let Some(life) = &mut self.life {
+            life.tell(deadline_ns);
+        }
+        self.emit(Event::Armed { run, deadline_ns });
     }
 
     fn on_stop(&mut self, run: RunId) {
@@ -475,21 +497,4 @@ impl Guard {
         self.connection = None;
         log_error(Level::Warn, "lost the sidecar", error.reason(), error);
     }
-}
-
-fn terminating(termination: Termination) -> Event {
-    Event::Terminating {
-        at_ns: termination.at_ns,
-        grace_ends_ns: termination.grace_ends_ns,
-    }
-}
-
-fn log_exit(run: RunId, status: ExitKind, asked: bool) {
-    let level = if asked { Level::Info } else { Level::Warn };
-    let status = format!("{status:?}");
-    log(
-        level,
-        "Asterisk is gone",
-        &[("run", &run.0), ("status", &status), ("asked", &asked)],
-    );
 }

@@ -12,6 +12,7 @@
 use thiserror::Error;
 
 use self::frame::{Fields, Frame};
+use crate::deadline::Termination;
 
 mod frame;
 
@@ -42,6 +43,14 @@ pub enum Command {
     /// Moves the deadline of a run to a later moment.
     Arm {
         /// The run meant: an order for an earlier life changes nothing in this one.
+        run: RunId,
+        /// Absolute `CLOCK_BOOTTIME` nanoseconds.
+        deadline_ns: u64,
+    },
+    /// As [`Command::Arm`], but the confirmation is withheld, unless the run ends: then it comes before that. Most of what a
+    /// confirmation costs is the waking of who gets it.
+    Extend {
+        /// The run meant.
         run: RunId,
         /// Absolute `CLOCK_BOOTTIME` nanoseconds.
         deadline_ns: u64,
@@ -219,6 +228,9 @@ impl Command {
             }
             Self::Stop { run } => Frame::begin(out, 4).u64(run.0).end(),
             Self::Exit => Frame::begin(out, 5).end(),
+            Self::Extend { run, deadline_ns } => {
+                Frame::begin(out, 6).u64(run.0).u64(deadline_ns).end();
+            }
         }
     }
 
@@ -241,6 +253,10 @@ impl Command {
                 run: RunId(fields.u64()?),
             },
             5 => Self::Exit,
+            6 => Self::Extend {
+                run: RunId(fields.u64()?),
+                deadline_ns: fields.u64()?,
+            },
             tag => return Err(ProtocolError::UnknownTag { tag }),
         };
         fields.end()?;
@@ -355,6 +371,15 @@ impl Event {
         };
         fields.end()?;
         Ok(Some((event, size)))
+    }
+}
+
+impl From<Termination> for Event {
+    fn from(termination: Termination) -> Self {
+        Self::Terminating {
+            at_ns: termination.at_ns,
+            grace_ends_ns: termination.grace_ends_ns,
+        }
     }
 }
 

@@ -160,6 +160,31 @@ fn an_earlier_deadline_does_not_move_it_back() {
 }
 
 #[test]
+fn an_extension_holds_without_a_word_and_is_told_before_the_end() {
+    let _alone = alone();
+    let mut guard = Guard::start();
+    let mut sidecar = guard.greet();
+    let (run, pid) = guard.launch(&mut sidecar, None);
+    let first_ns = boot_now_ns() + 200 * MS;
+    assert_eq!(
+        arm(&mut sidecar, run, first_ns),
+        Event::Armed {
+            run,
+            deadline_ns: first_ns
+        }
+    );
+    let deadline_ns = boot_now_ns() + 400 * MS;
+    sidecar.send(Command::Extend { run, deadline_ns });
+    assert_died_at(deadline_ns, died_at_ns(pid, LIMIT));
+    // Nothing came between; how the end is seen differs.
+    assert_eq!(sidecar.next(), Event::Armed { run, deadline_ns });
+    assert!(matches!(
+        sidecar.next(),
+        Event::Doomed { .. } | Event::Exited { .. }
+    ));
+}
+
+#[test]
 fn a_passed_deadline_and_another_run_are_refused() {
     let _alone = alone();
     let mut guard = Guard::start();

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use pbx_core::{Cause, Epoch, Notice, OnQuorumLoss};
 
-use crate::world::faults::{FAULTS_END, random_world};
+use crate::world::faults::FAULTS_END;
 use crate::world::pod::Pod;
 use crate::world::{MS, World};
 
@@ -153,9 +153,17 @@ pub struct Summary {
     pub failed: Vec<FailedSeed>,
 }
 
+/// Makes a world of so many nodes from a seed, as [`crate::world::faults`] does.
+pub type MakeWorld = fn(u8, u64) -> World;
+
 /// Runs one world to its end; with `is_traced`, prints what happens in it.
-pub fn run_world(nodes: u8, seed: u64, is_traced: bool) -> Result<Outcome, Failure> {
-    let mut world = random_world(nodes, seed);
+pub fn run_world(
+    make: MakeWorld,
+    nodes: u8,
+    seed: u64,
+    is_traced: bool,
+) -> Result<Outcome, Failure> {
+    let mut world = make(nodes, seed);
     world.is_traced = is_traced;
     let run = catch_unwind(AssertUnwindSafe(|| run_to_verdict(&mut world)));
     run.unwrap_or_else(|panic| Err(Failure::Panicked(message_of(panic.as_ref()))))
@@ -163,6 +171,7 @@ pub fn run_world(nodes: u8, seed: u64, is_traced: bool) -> Result<Outcome, Failu
 
 /// Runs the seeds for each number of nodes on so many threads; `report` is told now and then how many are done.
 pub fn run_many(
+    make: MakeWorld,
     nodes: &[u8],
     seeds: Range<u64>,
     threads: usize,
@@ -177,7 +186,7 @@ pub fn run_many(
                 return;
             }
             for count in nodes {
-                let result = run_world(*count, seed, false);
+                let result = run_world(make, *count, seed, false);
                 let mut summary = summary.lock().expect("no thread panics with it");
                 summary.add(*count, seed, result);
             }

@@ -1,6 +1,6 @@
 //! Looks for changed files of the user: a mounted ConfigMap that kubelet swapped, or what an administrator edited on a host.
 //!
-//! Names, sizes and times are looked at every two seconds; only when they have changed, and stayed for one look (so that a
+//! Names, sizes and times are looked at every five seconds; only when they have changed, and stayed for a second (so that a
 //! half-written file is not taken), the snapshot is built.
 
 use std::fs;
@@ -14,7 +14,8 @@ use tokio::task::spawn_blocking;
 use super::{Configured, config, configure};
 use crate::services::Done;
 
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// As deep as the files of a snapshot.
 const DEPTH: usize = 4;
 
@@ -22,11 +23,17 @@ const DEPTH: usize = 4;
 pub async fn watch(asterisk: AsteriskConfig, done: mpsc::Sender<Done>) {
     let mut known = look(&asterisk.user_dirs).await;
     let mut seen = known.clone();
+    let mut pause = LOOK_INTERVAL;
     loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(pause).await;
         let now = look(&asterisk.user_dirs).await;
         let is_settled = now == seen;
         seen = now;
+        pause = if is_settled {
+            LOOK_INTERVAL
+        } else {
+            SETTLE_TIME
+        };
         if !is_settled || seen == known {
             continue;
         }

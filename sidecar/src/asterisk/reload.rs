@@ -10,7 +10,8 @@
 //!     └──────────────► Waiting ──► reload ──► Settled            (or hands over, and tries it as a standby)
 //! ```
 //!
-//! So what no standby has lived with never reaches the active.
+//! So what no standby has lived with never reaches the active. Standbys try in turn, by their seats: the next one when another lives with
+//! it, or has had its time, so that one is left to take over.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,6 +28,8 @@ const TOLD_LIFE: Duration = Duration::from_secs(20);
 pub const TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// A switchover for a configuration that was refused is asked for again after this.
 const MOVE_RETRY: Duration = Duration::from_secs(30);
+/// A standby waits so long for each one before it: a whole trial, and the telling.
+const TURN: Duration = Duration::from_secs(40);
 /// After this, an active that nobody tries it for says so.
 const WAITING_LIMIT: Duration = Duration::from_mins(2);
 
@@ -44,6 +47,8 @@ pub struct State {
     pub is_sick: bool,
     /// A move is under way, or the node ends.
     pub is_busy: bool,
+    /// Other standbys of lower seats, whatever they do.
+    pub standbys_before: u32,
 }
 
 /// What to do.
@@ -145,7 +150,8 @@ impl Rollover {
             return None;
         }
         if !state.is_active {
-            if !state.is_booted && !state.is_stopped {
+            let may_try = state.is_stopped || (state.is_booted && self.has_turn(now, state));
+            if !may_try {
                 return None;
             }
             self.trial = Some(Trial {
@@ -168,6 +174,14 @@ impl Rollover {
         let trial = self.trial.as_ref()?;
         let proof = trial.booted_at.map(|at| at.after(TRIAL_LIFE));
         Some(proof.map_or(trial.until, |at| at.min(trial.until)))
+    }
+
+    /// A standby that could take over does not leave the active alone for a trial at the same time as others.
+    fn has_turn(&self, now: BootTime, state: State) -> bool {
+        let waited = self.waiting_since.map(|since| now.since(since));
+        let candidate = self.candidate.as_deref().unwrap_or_default();
+        waited.is_none_or(|waited| waited >= TURN * state.standbys_before)
+            || self.is_proven(now, candidate)
     }
 
     fn is_proven(&self, now: BootTime, candidate: &str) -> bool {
@@ -208,6 +222,7 @@ mod tests {
         is_stopped: false,
         is_sick: false,
         is_busy: false,
+        standbys_before: 0,
     };
     const ACTIVE: State = State {
         is_active: true,
@@ -245,6 +260,26 @@ mod tests {
         assert_eq!(rollover.on_tick(at(4), STANDBY), Some(Action::Keep));
         rollover.on_applied();
         assert_eq!(rollover.on_tick(at(5), STANDBY), None);
+    }
+
+    #[test]
+    fn a_second_standby_waits_for_the_first_one_and_not_for_ever() {
+        let second = State {
+            standbys_before: 1,
+            ..STANDBY
+        };
+        let mut rollover = with_new();
+        assert_eq!(rollover.on_tick(at(39), second), None);
+        let mut told = with_new();
+        told.on_told(at(5), "a", "new");
+        assert_eq!(told.on_tick(at(5), second), Some(Action::Try));
+        assert_eq!(rollover.on_tick(at(40), second), Some(Action::Try));
+        let stopped = State {
+            is_booted: false,
+            is_stopped: true,
+            ..second
+        };
+        assert_eq!(with_new().on_tick(NOW, stopped), Some(Action::Try));
     }
 
     #[test]

@@ -86,6 +86,7 @@ fn start(door: &AmiDoor, inputs: &Inputs, route: shell::Route) -> anyhow::Result
     let settings = config.check("doors.ami.");
     let settings = settings.map_err(|problems| anyhow!(problems.join("; ")))?;
     let hub = shell::start(&settings, route)?;
+    inputs.metrics.ami_hub.set(hub.counters.clone());
     let queue = Queue::start(&file.record_dir.join(QUEUE_FILE), hub)?;
     if let Some((folder, write)) = settings.spool {
         pbx_ami::spool::start(folder, write, queue.clone())?;

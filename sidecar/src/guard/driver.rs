@@ -11,6 +11,8 @@ use pbx_guard::protocol::{Command, Event, ExitKind, RunId, StartRefusal};
 
 /// A life shorter than this is a crash of the crash loop.
 const QUICK_LIFE: Duration = Duration::from_secs(10);
+/// A deadline is confirmed at least this often; what is armed between is told when the run ends, or refused.
+const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// What to do next, in order.
@@ -79,6 +81,8 @@ pub struct Driver {
     /// The core wants Asterisk gone, and was not yet told that it is.
     is_stop_wanted: bool,
     started_at: BootTime,
+    /// When this run's deadline was confirmed last.
+    confirmed: Option<(RunId, BootTime)>,
     quick_exits: u32,
     not_before: BootTime,
 }
@@ -90,6 +94,7 @@ impl Default for Driver {
             wanted: None,
             is_stop_wanted: false,
             started_at: BootTime(0),
+            confirmed: None,
             quick_exits: 0,
             not_before: BootTime(0),
         }
@@ -104,14 +109,23 @@ impl Driver {
                 .map_or(deadline, |standing| standing.max(deadline)),
         );
         match self.known {
-            Known::Running(run) => orders.push(Order::Send(Command::Arm {
-                run,
-                deadline_ns: deadline.0,
-            })),
+            Known::Running(run) => orders.push(Order::Send(self.later(now, run, deadline))),
             Known::Idle => self.start_if_due(now, orders),
             // Who is to serve again does not wait for old calls.
             Known::Draining(run) => orders.push(Order::Send(Command::Stop { run })),
             Known::Closing(..) | Known::Starting | Known::Ending | Known::Unknown => {}
+        }
+    }
+
+    fn later(&self, now: BootTime, run: RunId, deadline: BootTime) -> Command {
+        let deadline_ns = deadline.0;
+        let is_confirmed = self
+            .confirmed
+            .is_some_and(|(of, at)| of == run && now < at.after(CONFIRM_INTERVAL));
+        if is_confirmed {
+            Command::Extend { run, deadline_ns }
+        } else {
+            Command::Arm { run, deadline_ns }
         }
     }
 
@@ -179,6 +193,7 @@ impl Driver {
     /// The connection is gone: nothing is known, nothing is assumed.
     pub fn on_lost(&mut self) {
         self.known = Known::Unknown;
+        self.confirmed = None;
     }
 
     /// When [`Driver::on_tick`] has something to do.
@@ -201,6 +216,7 @@ impl Driver {
             } => self.on_state(run, deadline_ns, orders),
             Event::Started { run, .. } => self.on_started(now, run, orders),
             Event::Armed { run, deadline_ns } => {
+                self.confirmed = Some((run, now));
                 self.on_armed(run, BootTime(deadline_ns), orders);
             }
             Event::StartRefused { reason } => self.on_start_refused(reason, orders),

@@ -269,3 +269,39 @@ fn only_a_standby_is_restarted_for_its_health() {
     active.arm(NOW, in_ms(700), &mut Vec::new());
     assert_eq!(orders(|out| active.stop_slack(out)), []);
 }
+
+#[test]
+fn a_deadline_is_confirmed_once_a_second_and_extended_between() {
+    let mut driver = running();
+    let arm = |driver: &mut Driver, now: BootTime, until: BootTime| {
+        orders(|out| driver.arm(now, until, out))
+    };
+    let asked = |until: BootTime| Command::Arm {
+        run: RUN,
+        deadline_ns: until.0,
+    };
+    let silent = |until: BootTime| Command::Extend {
+        run: RUN,
+        deadline_ns: until.0,
+    };
+    let first = in_ms(700);
+    assert_eq!(arm(&mut driver, NOW, first), [Order::Send(asked(first))]);
+    let second = in_ms(900);
+    let got = arm(&mut driver, in_ms(200), second);
+    assert_eq!(got, [Order::Send(asked(second))], "not confirmed yet");
+    let confirmed = Event::Armed {
+        run: RUN,
+        deadline_ns: first.0,
+    };
+    driver.on_event(in_ms(201), confirmed, &mut Vec::new());
+    let third = in_ms(1_100);
+    assert_eq!(
+        arm(&mut driver, in_ms(400), third),
+        [Order::Send(silent(third))]
+    );
+    let late = in_ms(2_000);
+    assert_eq!(
+        arm(&mut driver, in_ms(1_201), late),
+        [Order::Send(asked(late))]
+    );
+}

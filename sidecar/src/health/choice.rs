@@ -20,6 +20,7 @@ const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
 const RECOVERED_AFTER: Duration = Duration::from_mins(1);
 
 /// What is known when a decision is due.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
 pub struct Situation<'a> {
     /// This node serves.
@@ -28,6 +29,8 @@ pub struct Situation<'a> {
     pub is_booted: bool,
     /// Maintenance.
     pub is_paused: bool,
+    /// A standby could take over.
+    pub has_heir: bool,
     /// How well it is.
     pub assessment: &'a Assessment,
 }
@@ -64,8 +67,10 @@ impl Chooser {
             return self.suppress("Paused");
         }
         match (situation.assessment.is_hung, situation.is_active) {
+            // Restarts are held back, not the way to a node that works.
+            (true, true) if situation.has_heir => self.ask(now, Cause::AsteriskHung),
             (true, is_active) => self.on_hung(now, is_active),
-            (false, true) => self.on_sick(now),
+            (false, true) => self.ask(now, Cause::HealthFailed),
             (false, false) => None,
         }
     }
@@ -98,12 +103,13 @@ impl Chooser {
         })
     }
 
-    fn on_sick(&mut self, now: BootTime) -> Option<Decision> {
+    /// Once a second, until the role has moved or the trouble is over.
+    fn ask(&mut self, now: BootTime, cause: Cause) -> Option<Decision> {
         if self.asked_at.is_some_and(|at| now.since(at) < ASK_AGAIN) {
             return None;
         }
         self.asked_at = Some(now);
-        Some(Decision::HandOver(Cause::HealthFailed))
+        Some(Decision::HandOver(cause))
     }
 
     fn suppress(&mut self, reason: &'static str) -> Option<Decision> {
@@ -145,6 +151,7 @@ mod tests {
             is_active: true,
             is_booted: true,
             is_paused: false,
+            has_heir: true,
             assessment,
         }
     }
@@ -190,15 +197,28 @@ mod tests {
     #[test]
     fn one_that_hangs_again_and_again_is_restarted_at_a_slower_pace() {
         let hung = assessment(HealthLevel::Failure, true);
+        let mut alone = situation(&hung);
+        alone.has_heir = false;
         let mut chooser = Chooser::default();
-        assert!(chooser.decide(NOW, &situation(&hung)).is_some());
+        assert!(chooser.decide(NOW, &alone).is_some());
         let held = Some(Decision::Suppress("HungAgain"));
-        assert_eq!(chooser.decide(at(2), &situation(&hung)), held);
-        assert_eq!(chooser.decide(at(3), &situation(&hung)), None);
+        assert_eq!(chooser.decide(at(2), &alone), held);
+        assert_eq!(chooser.decide(at(3), &alone), None);
         let again = Some(Decision::HandOver(Cause::AsteriskHung));
-        assert_eq!(chooser.decide(at(5), &situation(&hung)), again);
-        assert_eq!(chooser.decide(at(11), &situation(&hung)), held);
-        assert_eq!(chooser.decide(at(15), &situation(&hung)), again);
+        assert_eq!(chooser.decide(at(5), &alone), again);
+        assert_eq!(chooser.decide(at(11), &alone), held);
+        assert_eq!(chooser.decide(at(15), &alone), again);
+    }
+
+    #[test]
+    fn an_active_that_hangs_again_hands_over_at_once_while_there_is_a_standby() {
+        let hung = assessment(HealthLevel::Failure, true);
+        let mut chooser = Chooser::default();
+        let move_it = Some(Decision::HandOver(Cause::AsteriskHung));
+        assert_eq!(chooser.decide(NOW, &situation(&hung)), move_it);
+        let asked = chooser.decide(NOW.after(Duration::from_millis(500)), &situation(&hung));
+        assert_eq!(asked, None, "the answer is on its way");
+        assert_eq!(chooser.decide(at(2), &situation(&hung)), move_it);
     }
 
     #[test]

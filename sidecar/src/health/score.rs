@@ -1,7 +1,8 @@
 //! From readings to a level. Pure.
 //!
 //! The score is the sum of the points of all sensors that are not well, so it rises with degradation; two critical things are
-//! worse than one. A level is reached at once, and left only after the score has stayed below it for a while:
+//! worse than one. Silence of Asterisk counts once two questions were left unanswered, of one vital sensor or of several: one late
+//! answer is a busy machine. A level is reached at once, and left only after the score has stayed below it for a while:
 //!
 //! ```text
 //!          score ≥ warning      ≥ critical        ≥ failure
@@ -135,15 +136,17 @@ impl Scoreboard {
 
     /// The level at `now`.
     pub fn assess(&mut self, now: BootTime) -> Assessment {
-        let score = self.sensors.values().map(Entry::points).sum();
+        let unanswered = self.unanswered();
+        let points = |entry: &Entry| entry.points(unanswered);
+        let score = self.sensors.values().map(points).sum();
         self.follow(now, self.level_of(score));
         Assessment {
             score,
             status: HealthStatus {
                 level: self.level,
-                sensors: self.worst(),
+                sensors: self.worst(unanswered),
             },
-            is_hung: self.sensors.values().any(Entry::is_hung),
+            is_hung: self.sensors.values().any(|entry| entry.is_hung(unanswered)),
         }
     }
 
@@ -172,13 +175,22 @@ impl Scoreboard {
         }
     }
 
-    fn worst(&self) -> Vec<String> {
+    /// Questions in a row that Asterisk has left unanswered, of all vital sensors together.
+    fn unanswered(&self) -> u32 {
+        let silent = self
+            .sensors
+            .values()
+            .filter(|entry| entry.is_vitally_silent());
+        silent.map(|entry| u32::from(entry.failures_in_a_row)).sum()
+    }
+
+    fn worst(&self, unanswered: u32) -> Vec<String> {
         let mut counting: Vec<&Entry> = self
             .sensors
             .values()
-            .filter(|entry| entry.points() > 0)
+            .filter(|entry| entry.points(unanswered) > 0)
             .collect();
-        counting.sort_by_key(|entry| std::cmp::Reverse(entry.points()));
+        counting.sort_by_key(|entry| std::cmp::Reverse(entry.points(unanswered)));
         counting
             .iter()
             .take(NAMED)
@@ -198,26 +210,33 @@ impl Entry {
         self.reading = Some(reading);
     }
 
-    fn points(&self) -> u32 {
+    fn points(&self, unanswered: u32) -> u32 {
         let points = self.sensor.points;
         let verdict = self.reading.as_ref().map(|reading| reading.verdict);
         u32::from(match verdict {
-            Some(Verdict::Critical | Verdict::Silent) if self.is_believed() => points,
+            Some(Verdict::Critical | Verdict::Silent) if self.is_believed(unanswered) => points,
             Some(Verdict::Warning) => points.div_ceil(WARNING_PART),
             _ => 0,
         })
     }
 
-    fn is_hung(&self) -> bool {
-        let is_silent = self
-            .reading
-            .as_ref()
-            .is_some_and(|reading| reading.verdict == Verdict::Silent);
-        is_silent && self.is_believed() && plan::is_vital(self.sensor.kind)
+    fn is_hung(&self, unanswered: u32) -> bool {
+        self.is_vitally_silent() && self.is_believed(unanswered)
     }
 
-    fn is_believed(&self) -> bool {
-        self.failures_in_a_row >= self.sensor.failures
+    fn is_vitally_silent(&self) -> bool {
+        let is_silent = |reading: &Reading| reading.verdict == Verdict::Silent;
+        plan::is_vital(self.sensor.kind) && self.reading.as_ref().is_some_and(is_silent)
+    }
+
+    /// The vital sensors ask the same Asterisk: what they find silent counts together.
+    fn is_believed(&self, unanswered: u32) -> bool {
+        let failures = if self.is_vitally_silent() {
+            unanswered
+        } else {
+            u32::from(self.failures_in_a_row)
+        };
+        failures >= u32::from(self.sensor.failures)
     }
 }
 
@@ -238,6 +257,12 @@ mod tests {
 
     fn read(board: &mut Scoreboard, at: BootTime, name: &str, verdict: Verdict) -> Assessment {
         board.on_reading(at, name, Reading::new(verdict, "as read"))
+    }
+
+    fn fall_silent(board: &mut Scoreboard, at: BootTime) {
+        for _ in 0..2 {
+            read(board, at, "AmiPing", Verdict::Silent);
+        }
     }
 
     #[test]
@@ -265,11 +290,33 @@ mod tests {
     }
 
     #[test]
-    fn silence_of_asterisk_is_failure_at_once() {
-        let silent = read(&mut board(), NOW, "Channels", Verdict::Silent);
-        assert!(silent.is_hung && silent.status.level == HealthLevel::Failure);
-        let refused = read(&mut board(), NOW, "Registrations", Verdict::Silent);
-        assert!(!refused.is_hung);
+    fn asterisk_is_hung_once_two_vital_questions_were_left_unanswered() {
+        let mut board = board();
+        let once = read(&mut board, NOW, "Channels", Verdict::Silent);
+        assert!(!once.is_hung && once.status.level == HealthLevel::Good);
+        let twice = read(&mut board, NOW, "Channels", Verdict::Silent);
+        assert!(twice.is_hung && twice.status.level == HealthLevel::Failure);
+        read(&mut board, NOW, "Channels", Verdict::Good);
+        assert!(!read(&mut board, NOW, "AmiPing", Verdict::Silent).is_hung);
+        assert!(read(&mut board, NOW, "SipOptions", Verdict::Silent).is_hung);
+    }
+
+    #[test]
+    fn other_sensors_say_nothing_of_a_hang() {
+        let mut board = board();
+        read(&mut board, NOW, "Registrations", Verdict::Silent);
+        let refused = read(&mut board, NOW, "Registrations", Verdict::Silent);
+        assert!(!refused.is_hung && refused.score == 30);
+        assert!(!read(&mut board, NOW, "AmiPing", Verdict::Silent).is_hung);
+    }
+
+    #[test]
+    fn late_answers_between_answers_in_time_never_add_up() {
+        let mut board = board();
+        for name in ["AmiPing", "Channels", "SipOptions", "AmiPing"] {
+            assert!(!read(&mut board, NOW, name, Verdict::Silent).is_hung);
+            assert_eq!(read(&mut board, NOW, name, Verdict::Good).score, 0);
+        }
     }
 
     #[test]
@@ -292,12 +339,12 @@ mod tests {
     #[test]
     fn a_level_falls_only_after_the_score_was_low_for_the_recovery() {
         let mut board = board();
-        read(&mut board, NOW, "AmiPing", Verdict::Silent);
+        fall_silent(&mut board, NOW);
         let level = |board: &mut Scoreboard, seconds| board.assess(after(seconds)).status.level;
         read(&mut board, after(1), "AmiPing", Verdict::Good);
         assert_eq!(board.next_deadline(), Some(after(11)));
         assert_eq!(level(&mut board, 10), HealthLevel::Failure);
-        read(&mut board, after(10), "AmiPing", Verdict::Silent);
+        fall_silent(&mut board, after(10));
         read(&mut board, after(12), "AmiPing", Verdict::Good);
         assert_eq!(level(&mut board, 21), HealthLevel::Failure, "it began anew");
         assert_eq!(level(&mut board, 22), HealthLevel::Good);
@@ -307,7 +354,7 @@ mod tests {
     #[test]
     fn a_new_life_of_asterisk_begins_well() {
         let mut board = board();
-        read(&mut board, NOW, "AmiPing", Verdict::Silent);
+        fall_silent(&mut board, NOW);
         read(&mut board, NOW, "Disk", Verdict::Critical);
         let fresh = board.forget_asterisk(NOW);
         assert_eq!(

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pbx_core::BootTime;
 use pbx_crds::health::{HealthSpec, SensorKind};
+use pbx_guard::boot_now_ns;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
 
@@ -15,6 +17,7 @@ use super::plan::{self, Sensor};
 use super::probe::Probe;
 use super::score::{Reading, Scoreboard, Verdict};
 use crate::asterisk::Configured;
+use crate::boot_timer::BootTimer;
 use crate::metrics::Metrics;
 use crate::services::Done;
 
@@ -24,6 +27,10 @@ const STANDBY_PACE: u32 = 4;
 const LONGEST_REST: u32 = 10;
 /// A deadline is counted in so many pieces: a machine that stood still for a while has used up one.
 const PIECES: u32 = 10;
+/// A piece that ended later than by this part of it does not count: who asks had to wait for a processor, and so had Asterisk.
+const LATE_PART: u32 = 4;
+/// Asked again after silence, Asterisk has this part of the time: it has had the whole of it once.
+const SECOND_PART: u32 = 2;
 
 /// What the sensors stand on.
 #[derive(Clone, Debug, Default)]
@@ -87,20 +94,32 @@ impl Drop for Watch {
 }
 
 /// Waits for `what` for `limit`, counted in pieces: a pause of the whole machine, in which Asterisk could not answer either,
-/// uses up one piece and no more.
+/// uses up one piece and no more. On a machine that is too busy to count, it waits up to twice as many pieces.
 pub struct Patient;
 
 impl Patient {
     /// `None`: it did not come in time.
     pub async fn wait<T>(limit: Duration, what: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(what);
-        for _ in 0..PIECES {
-            if let Ok(done) = tokio::time::timeout(limit / PIECES, &mut what).await {
+        let piece = limit / PIECES;
+        let mut counted = 0;
+        for _ in 0..PIECES * 2 {
+            let began = tokio::time::Instant::now();
+            if let Ok(done) = tokio::time::timeout(piece, &mut what).await {
                 return Some(done);
+            }
+            counted += u32::from(began.elapsed() <= piece + lateness(piece));
+            if counted == PIECES {
+                break;
             }
         }
         None
     }
+}
+
+/// How late a piece may end and count. Timers go by whole milliseconds.
+fn lateness(piece: Duration) -> Duration {
+    (piece / LATE_PART).max(Duration::from_millis(5))
 }
 
 /// Voicemail, recordings and call files: what fills a disk.
@@ -114,10 +133,19 @@ async fn observe(
 ) {
     let mut probe = Probe::new(sensor.clone());
     let mut before = Verdict::Skipped;
+    let mut timer = match BootTimer::new() {
+        Ok(timer) => timer,
+        Err(error) => {
+            tracing::error!(sensor = sensor.name, %error, "a sensor cannot be read: it has no timer");
+            return;
+        }
+    };
     loop {
         let now = ground.borrow_and_update().clone();
         let began = tokio::time::Instant::now();
-        let reading = read(&mut probe, &sensor, &now).await;
+        let is_second = before == Verdict::Silent && plan::is_vital(sensor.kind);
+        let part = if is_second { SECOND_PART } else { 1 };
+        let reading = read(&mut probe, &sensor, &now, part).await;
         let cost = began.elapsed();
         metrics.note_sensor(&sensor.name, &reading);
         let verdict = reading.verdict;
@@ -127,11 +155,15 @@ async fn observe(
             return;
         }
         before = verdict;
-        rest(&sensor, &now, cost, &mut ground).await;
+        // What nobody answered is asked again at once: two are a hang.
+        let is_first_silence = verdict == Verdict::Silent && !is_second;
+        if !(is_first_silence && plan::is_vital(sensor.kind)) {
+            rest(&sensor, &now, cost, (&mut ground, &mut timer)).await;
+        }
     }
 }
 
-async fn read(probe: &mut Probe, sensor: &Sensor, ground: &Ground) -> Reading {
+async fn read(probe: &mut Probe, sensor: &Sensor, ground: &Ground, part: u32) -> Reading {
     if plan::asks_asterisk(sensor.kind) && ground.asterisk.is_none() {
         return Reading::new(Verdict::Skipped, "Asterisk is not fully booted");
     }
@@ -143,7 +175,7 @@ async fn read(probe: &mut Probe, sensor: &Sensor, ground: &Ground) -> Reading {
     if is_for_other_role {
         return Reading::new(Verdict::Skipped, "it is for the other role");
     }
-    probe.read(ground).await
+    probe.read(ground, part).await
 }
 
 /// A list of thousands of things is work for Asterisk: it is asked for a hundredth of the time at most, but not much more seldom than
@@ -152,7 +184,7 @@ async fn rest(
     sensor: &Sensor,
     ground: &Ground,
     cost: Duration,
-    changed: &mut watch::Receiver<Ground>,
+    (changed, timer): (&mut watch::Receiver<Ground>, &mut BootTimer),
 ) {
     let pace = if ground.is_active { 1 } else { STANDBY_PACE };
     let interval = sensor.interval * pace;
@@ -162,7 +194,7 @@ async fn rest(
         interval
     };
     tokio::select! {
-        () = tokio::time::sleep(rest) => {}
+        () = timer.until(BootTime(boot_now_ns()).after(rest)) => {}
         // A sender that is gone takes this task with it.
         _ = changed.changed() => tokio::time::sleep(sensor.interval / PIECES).await,
     }
@@ -171,6 +203,29 @@ async fn rest(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who could not even count the time has not waited: the answer came while this very thread was held up.
+    #[tokio::test]
+    async fn pieces_of_a_busy_machine_do_not_count() {
+        let limit = Duration::from_millis(100);
+        let busy = async {
+            for _ in 0..15 {
+                std::thread::sleep(Duration::from_millis(30));
+                tokio::task::yield_now().await;
+            }
+            7
+        };
+        assert_eq!(Patient::wait(limit, busy).await, Some(7));
+        let endless = async {
+            loop {
+                std::thread::sleep(Duration::from_millis(30));
+                tokio::task::yield_now().await;
+            }
+        };
+        let began = tokio::time::Instant::now();
+        let never: Option<()> = Patient::wait(limit, endless).await;
+        assert!(never.is_none() && began.elapsed() < limit * 20);
+    }
 
     #[tokio::test]
     async fn patience_ends_after_its_limit() {

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, socket};
@@ -58,6 +59,32 @@ pub enum AnnounceError {
         /// Why not.
         source: io::Error,
     },
+}
+
+/// The announcers of all addresses, shared by who opens them and by the core's thread, whose first announcement clients wait for.
+#[derive(Clone, Debug, Default)]
+pub struct Announcers {
+    all: Arc<Mutex<Vec<Announcer>>>,
+}
+
+impl Announcers {
+    /// Announces all addresses. A full buffer loses an announcement, as the network may; they are repeated. The fence refuses those
+    /// of a passive node.
+    pub fn announce(&self) {
+        // Held for a few sends, or for an exchange of the list.
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        for announcer in all.iter() {
+            if let Err(error) = announcer.announce() {
+                tracing::warn!(%error, "an announcement of a floating address could not be sent");
+            }
+        }
+    }
+
+    /// These from now on.
+    pub fn replace(&self, announcers: Vec<Announcer>) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        *all = announcers;
+    }
 }
 
 /// Announces one address.

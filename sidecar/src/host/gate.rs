@@ -1,13 +1,16 @@
-//! Between the core and what ends its service: an armed leash counts only together with a standing fence. Pure but for the handle.
+//! Between the core and what ends its service: an armed leash counts only together with a standing fence. A promotion is announced from
+//! here, at once. Pure but for the handles.
 
-use pbx_core::{BootTime, Effect, GuardEvent};
+use pbx_core::{BootTime, Effect, GuardEvent, Notice};
 
+use super::announce::Announcers;
 use super::fence::FenceHandle;
 
 /// Joins the two confirmations. Without a fence, what the guard says passes unchanged.
 #[derive(Debug, Default)]
 pub struct FenceGate {
     fence: Option<FenceHandle>,
+    announcers: Announcers,
     /// What the leash and the fence have confirmed for the present service.
     leash: Option<BootTime>,
     standing: Option<BootTime>,
@@ -15,10 +18,11 @@ pub struct FenceGate {
 }
 
 impl FenceGate {
-    /// A gate of this fence, if there is one.
-    pub fn new(fence: Option<FenceHandle>) -> Self {
+    /// A gate of this fence, if there is one, and who announces what passes it.
+    pub fn new(fence: Option<FenceHandle>, announcers: Announcers) -> Self {
         Self {
             fence,
+            announcers,
             ..Self::default()
         }
     }
@@ -29,6 +33,8 @@ impl FenceGate {
         match effect {
             Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => fence.open(*deadline),
             Effect::Stop => self.shut(),
+            // The services repeat it; on a busy host their turn comes later.
+            Effect::Notice(Notice::Promoted { .. }) => self.announcers.announce(),
             _ => {}
         }
     }
@@ -81,7 +87,7 @@ mod tests {
     use super::*;
 
     fn gate() -> FenceGate {
-        FenceGate::new(Some(FenceHandle::to_nowhere()))
+        FenceGate::new(Some(FenceHandle::to_nowhere()), Announcers::default())
     }
 
     fn armed(at: u64) -> GuardEvent {
@@ -121,7 +127,7 @@ mod tests {
 
     #[test]
     fn without_a_fence_the_guards_word_passes() {
-        let mut gate = FenceGate::new(None);
+        let mut gate = FenceGate::default();
         assert_eq!(gate.on_guard(armed(100)), Some(armed(100)));
     }
 }

@@ -3,11 +3,9 @@
 //! One task looks after them and ends in events for the services, who own all state. It starts only when the fence stands, so an
 //! address never stands open: not at the first start, and not when a stale one is found.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
 use pbx_crds::report::Problem;
@@ -16,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
 
 use super::address::{self, AddressError, Link};
-use super::announce::{Announcer, REPEATS};
+use super::announce::{Announcer, Announcers, REPEATS};
 use super::conflict::{Claim, ConflictWatch};
 use super::fence::FenceEvent;
 use super::plan::{FloatingAddress, Plan};
@@ -44,15 +42,16 @@ pub enum HostEvent {
 pub struct HostNetwork {
     plan: Plan,
     handle: Handle,
-    announcers: Rc<RefCell<Vec<Announcer>>>,
+    announcers: Announcers,
     repeats: Option<AbortHandle>,
 }
 
 impl HostNetwork {
-    /// Starts the task. `fence` tells how the fence is.
+    /// Starts the task. `fence` tells how the fence is; `announcers` are opened as the links come.
     pub fn start(
         plan: Plan,
         fence: watch::Receiver<Option<FenceEvent>>,
+        announcers: Announcers,
     ) -> std::io::Result<(Self, mpsc::Receiver<HostEvent>)> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         spawn_local(connection);
@@ -61,7 +60,6 @@ impl HostNetwork {
             tracing::warn!(warning, "a setting of the kernel is not as it should be");
         }
         let (events, inbox) = mpsc::channel(CLAIMS);
-        let announcers = Rc::new(RefCell::new(Vec::new()));
         let keeper = Keeper {
             plan: plan.clone(),
             handle: handle.clone(),
@@ -83,12 +81,12 @@ impl HostNetwork {
 
     /// Tells the neighbours that the addresses are here: at once, and a few times more with growing gaps.
     pub fn announce(&mut self) {
-        announce(&self.announcers.borrow());
+        self.announcers.announce();
         let announcers = self.announcers.clone();
         let repeats = spawn_local(async move {
             for gap in REPEATS {
                 tokio::time::sleep(gap).await;
-                announce(&announcers.borrow());
+                announcers.announce();
             }
         });
         self.stop_announcing();
@@ -112,20 +110,11 @@ impl HostNetwork {
     }
 }
 
-/// A full buffer loses an announcement, as the network may; they are repeated. The fence refuses those of a passive node.
-fn announce(announcers: &[Announcer]) {
-    for announcer in announcers {
-        if let Err(error) = announcer.announce() {
-            tracing::warn!(%error, "an announcement of a floating address could not be sent");
-        }
-    }
-}
-
 /// What runs as a task.
 struct Keeper {
     plan: Plan,
     handle: Handle,
-    announcers: Rc<RefCell<Vec<Announcer>>>,
+    announcers: Announcers,
     /// As they were when announcers and watches were opened.
     links: BTreeMap<String, Link>,
     watches: Vec<AbortHandle>,
@@ -218,8 +207,9 @@ impl Keeper {
     fn reopen(&mut self, links: &BTreeMap<String, Link>) -> Result<(), Problem> {
         let open = |address: &FloatingAddress| Announcer::open(address, &links[&address.interface]);
         let announcers: Result<Vec<_>, _> = self.plan.addresses.iter().map(open).collect();
-        *self.announcers.borrow_mut() =
+        let announcers =
             announcers.map_err(|error| problem("CannotAnnounce", error.to_string()))?;
+        self.announcers.replace(announcers);
         for watch in self.watches.drain(..) {
             watch.abort();
         }

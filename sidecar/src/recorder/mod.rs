@@ -24,8 +24,8 @@ use pbx_core::{
 use entry::{Entry, Mark};
 use ring::Ring;
 
-/// About four to eight minutes of three nodes at a keepalive of 100 ms.
-const RING_BYTES: usize = 1 << 20;
+/// About four to eight minutes of three calm nodes at a keepalive of 100 ms.
+const RING_BYTES: usize = 512 << 10;
 /// So much of what follows a change of roles is in its file.
 const AFTERMATH: Duration = Duration::from_secs(3);
 /// Copying the ring takes the core a third of a millisecond: nobody may ask for that more often.

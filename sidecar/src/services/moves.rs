@@ -1,5 +1,6 @@
 //! What the services do about planned moves: wishes of people and schedules, step by step, and what is told of them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -10,6 +11,7 @@ use tokio::task::spawn_local;
 
 use super::{Done, End, Services, now};
 use crate::asterisk::calls;
+use crate::asterisk::config::why_calls_leave;
 use crate::asterisk::supervisor::Phase;
 use crate::daemon::ToCore;
 use crate::drills::{self, Pair};
@@ -83,7 +85,7 @@ impl Services {
         let begun = match seat {
             Ok(seat) => {
                 let ground = self.move_ground(seat);
-                self.desk.begin(now(), wish.clone(), ground)
+                self.desk.begin(now(), wish.clone(), &ground)
             }
             Err(objection) => Err(objection),
         };
@@ -134,7 +136,7 @@ impl Services {
             ..self.wish_for(None, None, Cause::PodDeleted, "end of the pod")
         };
         // Whatever stands in the way, the pod ends: then at once.
-        if let Ok(Some(step)) = self.desk.begin(now(), wish, self.move_ground(None)) {
+        if let Ok(Some(step)) = self.desk.begin(now(), wish, &self.move_ground(None)) {
             self.take_step(step);
         }
     }
@@ -313,21 +315,38 @@ impl Services {
     }
 
     fn move_ground(&self, to: Option<Seat>) -> Ground {
-        let view = self.channels.view.borrow();
-        let own = usize::from(self.checked.settings.seat.0);
-        let is_ready = |seat: usize| seat != own && view.is_peer_ready[seat];
-        let has_heir = match to {
-            Some(seat) => is_ready(usize::from(seat.0)),
-            None => (0..self.checked.file.nodes.len()).any(is_ready),
-        };
         Ground {
             is_serving: self.active_epoch.is_some()
                 && self.supervisor.phase() == Phase::Booted
                 && self.end == End::NotAsked,
             is_paused: self.live.paused,
-            has_heir,
-            can_drain: self.checked.plan.is_none(),
+            has_heir: self.has_heir(to),
+            drain_obstacle: self.drain_obstacle(),
         }
+    }
+
+    /// Whether the node of this seat, or any other, could take over.
+    pub(super) fn has_heir(&self, to: Option<Seat>) -> bool {
+        let view = self.channels.view.borrow();
+        let own = usize::from(self.checked.settings.seat.0);
+        let is_ready = |seat: usize| seat != own && view.is_peer_ready[seat];
+        match to {
+            Some(seat) => is_ready(usize::from(seat.0)),
+            None => (0..self.checked.file.nodes.len()).any(is_ready),
+        }
+    }
+
+    /// Why a draining Asterisk would lose its calls to the floating addresses, if it would.
+    fn drain_obstacle(&self) -> Option<String> {
+        let plan = self.checked.plan.as_ref()?;
+        if !plan.ports.is_empty() {
+            let why = "network.fence.ports close this host's own address as well: leave them out";
+            return Some(why.to_owned());
+        }
+        let floating: Vec<IpAddr> = plan.addresses.iter().map(|address| address.ip).collect();
+        let configured = self.configured.as_ref()?;
+        let judged = why_calls_leave(&configured.snapshot, &floating);
+        judged.unwrap_or_else(|error| Some(error.to_string()))
     }
 
     fn pair(&self) -> Pair {

@@ -27,11 +27,12 @@ impl Services {
                     detection: Duration::from_micros(detection_us),
                     took: Duration::from_micros(promotion_us),
                 };
+                // What clients wait for comes first.
+                self.on_active(epoch);
                 let from = from.map(|seat| self.checked.name_of(seat));
                 self.history
                     .on_promoted(Time(Timestamp::now()), from.clone(), promotion);
                 self.note_ledger();
-                self.on_active(epoch);
                 self.tell_promotion(cause, from);
             }
             Notice::Resumed { epoch } => self.on_active(epoch),

@@ -1,6 +1,6 @@
 //! What the services do about a changed configuration: a standby tries it, the active takes it when another lives with it.
 
-use pbx_core::Cause;
+use pbx_core::{Cause, Seat};
 use pbx_crds::report::Problem;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_local;
@@ -60,6 +60,9 @@ impl Services {
     pub(super) fn tend_reload(&mut self) {
         self.tell_config();
         let phase = self.supervisor.phase();
+        let own = self.checked.settings.seat;
+        let active = self.channels.view.borrow().active;
+        let is_before = |seat: &u8| Some(Seat(*seat)) != active;
         let state = State {
             is_active: self.active_epoch.is_some(),
             is_booted: phase == Phase::Booted,
@@ -67,6 +70,7 @@ impl Services {
                 && (self.supervisor.is_cold() || self.crash.is_some() || !self.was_booted),
             is_sick: self.health.assessment.status.level == pbx_crds::health::HealthLevel::Failure,
             is_busy: self.desk.is_busy() || self.end != End::NotAsked || self.is_reloading,
+            standbys_before: (0..own.0).filter(is_before).count() as u32,
         };
         match self.rollover.on_tick(now(), state) {
             Some(Action::Try) => self.try_candidate(),

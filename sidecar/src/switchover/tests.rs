@@ -7,7 +7,7 @@ const GROUND: Ground = Ground {
     is_serving: true,
     is_paused: false,
     has_heir: true,
-    can_drain: true,
+    drain_obstacle: None,
 };
 
 fn wish(strategy: SwitchoverStrategy) -> Wish {
@@ -26,7 +26,7 @@ fn at(milliseconds: u64) -> BootTime {
 
 fn begun(strategy: SwitchoverStrategy) -> Desk {
     let mut desk = Desk::default();
-    desk.begin(NOW, wish(strategy), GROUND).unwrap();
+    desk.begin(NOW, wish(strategy), &GROUND).unwrap();
     desk
 }
 
@@ -37,7 +37,7 @@ fn state(desk: &Desk) -> SwitchoverState {
 #[test]
 fn an_immediate_move_unregisters_asks_and_is_done_with_the_demotion() {
     let mut desk = Desk::default();
-    let first = desk.begin(NOW, wish(SwitchoverStrategy::Immediate), GROUND);
+    let first = desk.begin(NOW, wish(SwitchoverStrategy::Immediate), &GROUND);
     assert_eq!(first, Ok(Some(Step::Unregister)));
     let step = desk.on_unregistered(at(3));
     assert!(matches!(
@@ -128,7 +128,7 @@ fn each_obstacle_is_named_and_nothing_begins() {
     let refused = |ground| {
         let mut desk = Desk::default();
         let drain = wish(SwitchoverStrategy::Drain);
-        let objection = desk.begin(NOW, drain, ground).unwrap_err();
+        let objection = desk.begin(NOW, drain, &ground).unwrap_err();
         assert!(!desk.is_busy());
         objection
     };
@@ -156,16 +156,16 @@ fn each_obstacle_is_named_and_nothing_begins() {
         ),
         (
             Ground {
-                can_drain: false,
+                drain_obstacle: Some("why".into()),
                 ..GROUND
             },
-            Objection::CannotDrain,
+            Objection::CannotDrain("why".into()),
         ),
     ];
     for (ground, objection) in cases {
         assert_eq!(refused(ground), objection);
     }
     let mut busy = begun(SwitchoverStrategy::WhenIdle);
-    let second = busy.begin(NOW, wish(SwitchoverStrategy::Immediate), GROUND);
+    let second = busy.begin(NOW, wish(SwitchoverStrategy::Immediate), &GROUND);
     assert_eq!(second, Err(Objection::Busy));
 }

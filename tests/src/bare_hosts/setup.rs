@@ -19,6 +19,7 @@ use pbx_crds::sidecar_doors::{
 use super::{BareHosts, VIP, VIP6, name_of, write};
 use crate::netns::HOST_LINK;
 use crate::progress::output_of;
+use crate::sipp::CALLEE_PORT;
 
 /// Where an Asterisk without a floating address listens.
 const ANY: &str = "0.0.0.0";
@@ -39,7 +40,7 @@ impl BareHosts {
             fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         }
         mount_root(&home, &self.rootfs)?;
-        write(&home.join("user/pjsip.conf"), self.pjsip().as_bytes())?;
+        write(&home.join("user/pjsip.conf"), self.pjsip(index).as_bytes())?;
         write(&home.join("ami-users.yaml"), AMI_USERS.as_bytes())?;
         for (name, text) in &self.settings.files {
             write(&home.join("user").join(name), text.as_bytes())?;
@@ -51,7 +52,7 @@ impl BareHosts {
         write(&home.join("sidecar.yaml"), settings.as_bytes())?;
         if self.settings.has_vip {
             // An address in the floating one's network, as a host has it.
-            let own = format!("fd00:65::{}/64", index + 1);
+            let own = format!("{}/64", own_six(index));
             let host = self.host(index);
             output_of(
                 host.command("ip")
@@ -102,17 +103,42 @@ impl BareHosts {
         Ok(())
     }
 
-    fn pjsip(&self) -> String {
-        let four = if self.settings.has_vip {
-            VIP.to_string()
-        } else {
-            ANY.to_owned()
+    /// With floating addresses, calls name the host's own ones, so that a drain keeps them.
+    fn pjsip(&self, index: usize) -> String {
+        let (four, six) = (self.host(index).address, own_six(index));
+        let transport = |name: &str, bind: &str| {
+            format!("[{name}]\ntype=transport\nprotocol=udp\nbind={bind}:5060\n")
         };
-        let mut text = format!("[udp]\ntype=transport\nprotocol=udp\nbind={four}:5060\n\n");
-        if self.settings.has_vip {
-            text = format!("{text}[udp6]\ntype=transport\nprotocol=udp\nbind=[{VIP6}]:5060\n\n");
+        let external = |own: &str| {
+            format!("external_signaling_address={own}\nexternal_media_address={own}\n\n")
+        };
+        let endpoint =
+            "[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\ndirect_media=no\n";
+        let (transports, chosen) = if self.settings.has_vip {
+            let floating = transport("udp", &VIP.to_string()) + &external(&four.to_string());
+            let floating = floating + &transport("udp6", &format!("[{VIP6}]")) + &external(&six);
+            (
+                floating + &transport("own", &four.to_string()),
+                "transport=own\n",
+            )
+        } else {
+            (transport("udp", ANY), "")
+        };
+        let mut text = format!("{transports}\n{endpoint}{chosen}");
+        // Whom extension 400 calls: the last client.
+        if let Some(callee) = self.lan.hosts().get(self.count()..).and_then(<[_]>::last) {
+            let contact = format!("sip:callee@{}:{CALLEE_PORT}", callee.address);
+            let callee = endpoint.replace("anonymous", "callee");
+            text.extend([
+                "\n[callee]\ntype=aor\ncontact=",
+                &contact,
+                "\n\n",
+                &callee,
+                "aors=callee\n",
+                chosen,
+            ]);
         }
-        text + "[anonymous]\ntype=endpoint\ncontext=default\nallow=!all,ulaw\n"
+        text
     }
 
     fn network(&self) -> Option<NetworkConfig> {
@@ -175,6 +201,11 @@ impl BareHosts {
             }),
         }
     }
+}
+
+/// A host's own address in the floating one's network.
+fn own_six(index: usize) -> String {
+    format!("fd00:65::{}", index + 1)
 }
 
 /// All that need nothing but a token.

@@ -48,6 +48,11 @@ impl BareHosts {
         Ok(times.collect())
     }
 
+    /// The metrics of a host.
+    pub fn metrics(&self, index: usize) -> Result<String> {
+        self.ask(index, "/metrics")
+    }
+
     /// When the core of a host decided to serve under an epoch above `epoch`, as its log has it; none: it did not.
     pub fn promotion(&self, index: usize, epoch: i64) -> Result<Option<Moment>> {
         let path = self.home(index).join("sidecar.log");

@@ -2,6 +2,8 @@
 //! asserted by the tests and shown by the benchmark.
 
 pub mod blocked;
+pub mod kubernetes;
+pub mod load;
 
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
@@ -12,15 +14,17 @@ use pbx_crds::report::Report;
 use pbx_crds::switchover::{SwitchoverState, SwitchoverStatus};
 use rustix::process::Signal;
 
-use crate::bare_hosts::{BareHosts, BareSettings};
+use crate::bare_hosts::{BareHosts, BareSettings, VIP};
 use crate::call::{Call, refused_status};
 use crate::care::blocked::BlockedThreads;
+use crate::care::load::{Carried, Load, Parties};
 use crate::cluster::wait_until;
 
-/// The dialplan of the test's calls: 100 answers and stays.
-pub const DIALPLAN: &str = "[default]\nexten => 100,1,Answer()\n same => n,Wait(3600)\nexten => 200,1,Answer()\n same => n,Hangup()\n";
+/// The dialplan of the test's calls: 100 answers and stays, 400 is the callee.
+pub const DIALPLAN: &str = "[default]\nexten => 100,1,Answer()\n same => n,Wait(3600)\nexten => 200,1,Answer()\n same => n,Hangup()\nexten => 400,1,Dial(PJSIP/callee)\n";
 const SIP_PORT: u16 = 5060;
 const WHOLE_WITHIN: Duration = Duration::from_secs(40);
+const DRAIN_HOLD: Duration = Duration::from_secs(12);
 
 /// How an Asterisk hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,14 @@ pub fn settings(name: &str) -> BareSettings {
         clients: 1,
         files: vec![("extensions.conf".into(), DIALPLAN.into())],
         ..BareSettings::plain(name, 3)
+    }
+}
+
+/// The same with floating addresses.
+pub fn floating_settings(name: &str) -> BareSettings {
+    BareSettings {
+        has_vip: true,
+        ..settings(name)
     }
 }
 
@@ -112,6 +124,30 @@ pub fn drain(hosts: &BareHosts, calls: usize) -> Result<Drained> {
         refusal,
         moved_after,
     })
+}
+
+/// Moves the role and its floating address away under `calls` calls, by a drain, while new calls to the address go on; returns the
+/// time until the new active, too.
+pub fn drain_floating(hosts: &BareHosts, calls: u32) -> Result<(Carried, Duration)> {
+    let active = hosts.wait_whole(WHOLE_WITHIN)?;
+    let caller = &hosts.lan().hosts()[hosts.count()];
+    let parties = Parties {
+        namespace: caller.path(),
+        client: caller.address,
+        target: SocketAddrV4::new(VIP, SIP_PORT),
+    };
+    let load = Load::begin(&parties, calls, DRAIN_HOLD)?;
+    let began = Instant::now();
+    hosts.ask_for(active, "any Drain")?;
+    wait_for_other(hosts, active, Duration::from_secs(10))?;
+    let took = began.elapsed();
+    wait_state(hosts, active, SwitchoverState::Draining)?;
+    // Longer than every deadline of the role: what keeps the calls is the drain.
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(load.are_all_held()?, "calls ended long before their time");
+    let carried = load.finish()?;
+    wait_state(hosts, active, SwitchoverState::Done)?;
+    Ok((carried, took))
 }
 
 /// Changes the dialplan on all hosts under `calls` calls; returns how many of them were lost, and the time until the active had it.

@@ -166,6 +166,11 @@ impl Cluster {
         runtime_images::load(&self.layout, &self.nodes, &images)
     }
 
+    /// Gives an image that was loaded a second name, on every node that is on.
+    pub fn tag_image(&self, image: &Image, reference: &str) -> Result<()> {
+        runtime_images::tag(&self.layout, &self.nodes, image, reference)
+    }
+
     /// Imports an OCI archive (such as `docker save` writes) into every node that lacks it.
     pub fn load_image(&self, archive: &Path) -> Result<Image> {
         let image = Image::open(archive)?;

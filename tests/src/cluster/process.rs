@@ -47,7 +47,7 @@ impl Process {
         number.with_context(|| format!("{} has no {name}", self.pid))
     }
 
-    /// Makes what is resident now the highest (proc(5), clear_refs).
+    /// Makes what is resident now the highest (proc(5), `clear_refs`).
     pub fn forget_peak(&self) -> Result<()> {
         fs::write(format!("/proc/{}/clear_refs", self.pid), "5")
             .with_context(|| format!("forget the highest memory of {}", self.pid))

@@ -50,6 +50,34 @@ pub(super) fn load_remembered(layout: &Layout, node: NodeId) -> Result<()> {
     load_into(layout, node, &images)
 }
 
+/// Names `image` a second time on those of `nodes` that are on; done already is as good.
+pub(super) fn tag(layout: &Layout, nodes: &[NodeId], image: &Image, reference: &str) -> Result<()> {
+    let tagged = Image {
+        reference: reference.to_owned(),
+        ..image.clone()
+    };
+    for node in nodes
+        .iter()
+        .copied()
+        .filter(|node| node::is_on(layout, *node))
+    {
+        if is_listed(&list(layout, node)?, &tagged) {
+            continue;
+        }
+        let names = [image.reference.as_str(), reference];
+        output_of(
+            ctr(layout, node)
+                .args(["images", "tag", "--force"])
+                .args(names),
+        )
+        .with_context(|| format!("name an image {reference} on {node}"))?;
+        wait_until(&format!("{reference} on {node}"), NOTICE_TIMEOUT, || {
+            Ok(is_listed(&list(layout, node)?, &tagged))
+        })?;
+    }
+    Ok(())
+}
+
 fn load_into(layout: &Layout, node: NodeId, images: &[Image]) -> Result<()> {
     let listed = list(layout, node)?;
     for image in images.iter().filter(|image| !is_listed(&listed, image)) {

@@ -133,7 +133,12 @@ fn ask_haast(hosts: &BareHosts, index: usize) -> Result<Asking> {
     read_to(&mut reader, b"ready>")?;
     let question = b"command:getstatus\n\n";
     let answered = move || read_to(&mut reader, b"ready>");
-    ask_until(stream, question, answered, "local haast state: 4")
+    Ok(ask_until(
+        stream,
+        question,
+        answered,
+        "local haast state: 4",
+    ))
 }
 
 fn ask_droonga(hosts: &BareHosts, index: usize) -> Result<Asking> {
@@ -147,7 +152,7 @@ fn ask_droonga(hosts: &BareHosts, index: usize) -> Result<Asking> {
     let wanted = format!("{}:10031/droonga\":{{\"status\":\"active\"}}", host.address);
     let mut reader = stream.try_clone().context("share a socket")?;
     let answered = move || read_to(&mut reader, b"droonga\"}");
-    ask_until(stream, question.as_bytes(), answered, &wanted)
+    Ok(ask_until(stream, question.as_bytes(), answered, &wanted))
 }
 
 /// Asks over and over, on a thread; ends with the moment of the first answer that has `wanted` in it.
@@ -156,10 +161,10 @@ fn ask_until(
     question: &[u8],
     mut answer: impl FnMut() -> Result<String> + Send + 'static,
     wanted: &str,
-) -> Result<Asking> {
+) -> Asking {
     let (question, wanted) = (question.to_vec(), wanted.to_owned());
     let deadline = Instant::now() + 2 * LIMIT;
-    Ok(std::thread::spawn(move || {
+    std::thread::spawn(move || {
         let mut last = String::new();
         while Instant::now() < deadline {
             stream.write_all(&question).context("ask a door")?;
@@ -170,7 +175,7 @@ fn ask_until(
             std::thread::sleep(ASK_EVERY);
         }
         anyhow::bail!("no {wanted} was answered, but {last}")
-    }))
+    })
 }
 
 /// One answer: nothing comes behind it before the next question.

@@ -53,6 +53,10 @@ impl Contender for Fixed {
         bail!("the control has nobody to take over")
     }
 
+    fn switch_over(&mut self, _: usize) -> Result<()> {
+        bail!("the control has nobody to take over")
+    }
+
     fn restore(&mut self, _: usize) -> Result<()> {
         Ok(())
     }

@@ -11,18 +11,19 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::Contender;
-use super::simple_hosts::{SimpleHosts, TARGET, require};
+use super::simple_hosts::{SimpleHosts, TARGET, inside};
 use crate::cluster::{Process, wait_until};
 use crate::netns::{HOST_LINK, Lan};
+use crate::packages;
+use crate::progress::output_of;
 
 const NODES: usize = 2;
 const WHOLE_LIMIT: Duration = Duration::from_mins(1);
-/// A machine of its own as far as heartbeat looks: name, configuration, state. `$1` is the host's folder, `$2` its name.
-const ENCLOSED: &str = r#"
-hostname "$2"
-mount --make-rprivate /
-mount -t tmpfs tmpfs /run
-mkdir -p /run/lock /run/heartbeat/ccm /run/heartbeat/crm /run/heartbeat/dopd /run/resource-agents /run/heartbeat/rsctmp
+/// Its program that gives all resources to the other node.
+const HB_STANDBY: &str = "/usr/share/heartbeat/hb_standby";
+/// What it has for itself. `$1` is the host's folder.
+const OWN: &str = r#"
+mkdir -p /run/heartbeat/ccm /run/heartbeat/crm /run/heartbeat/dopd /run/heartbeat/rsctmp
 chown hacluster:haclient /run/heartbeat/ccm /run/heartbeat/crm /run/heartbeat/dopd
 mount --bind "$1/ha.d" /etc/ha.d
 mount --bind "$1/state" /var/lib/heartbeat
@@ -49,7 +50,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// Starts it. `responder` is the command of the service.
     pub fn start(name: &str, responder: &[String], timing: Timing) -> Result<Self> {
-        require("cl_status", "heartbeat")?;
+        packages::ensure(&[packages::HEARTBEAT])?;
         let mut this = Self {
             hosts: SimpleHosts::create(name, NODES as u8, responder)?,
         };
@@ -69,7 +70,7 @@ impl Heartbeat {
         let home = self.hosts.home(node);
         for (from, to) in [("/etc/ha.d", "ha.d"), ("/var/lib/heartbeat", "state")] {
             let mut copy = Command::new("cp");
-            crate::progress::output_of(copy.arg("-a").arg(from).arg(home.join(to)))?;
+            output_of(copy.arg("-a").arg(from).arg(home.join(to)))?;
         }
         let peer = self.hosts.lan.hosts()[1 - node].address;
         let settings = format!(
@@ -97,21 +98,7 @@ impl Heartbeat {
             self.hosts.start_responder(node)?;
         }
         if self.daemons(node)?.is_empty() {
-            let home = self.hosts.home(node).to_string_lossy().into_owned();
-            let words = [
-                "unshare",
-                "--mount",
-                "--uts",
-                "--ipc",
-                "sh",
-                "-c",
-                ENCLOSED,
-                "sh",
-                &home,
-                &format!("node{node}"),
-            ];
-            self.hosts
-                .start(node, "heartbeat", &words.map(str::to_owned))?;
+            self.hosts.start_enclosed(node, "heartbeat", OWN)?;
         }
         Ok(())
     }
@@ -127,14 +114,14 @@ impl Heartbeat {
         Ok(processes)
     }
 
+    fn daemon(&self, node: usize) -> Result<Process> {
+        let first = self.daemons(node)?.into_iter().next();
+        first.context("heartbeat does not run")
+    }
+
     /// A command that will run where its socket is: its words are still missing.
     pub fn inside(&self, node: usize) -> Result<Command> {
-        let daemons = self.daemons(node)?;
-        let daemon = daemons.first().context("heartbeat does not run")?;
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &daemon.pid.to_string()]);
-        command.args(["--mount", "--uts", "--ipc", "--net"]);
-        Ok(command)
+        Ok(inside(&self.daemon(node)?))
     }
 
     fn status(&self, node: usize, question: &[&str]) -> Result<String> {
@@ -179,6 +166,11 @@ impl Contender for Heartbeat {
 
     fn crash(&mut self, node: usize) -> Result<()> {
         self.hosts.crash(node)
+    }
+
+    fn switch_over(&mut self, node: usize) -> Result<()> {
+        let daemon = self.daemon(node)?;
+        output_of(inside(&daemon).args([HB_STANDBY, "all"])).map(drop)
     }
 
     fn restore(&mut self, node: usize) -> Result<()> {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::Contender;
-use super::simple_hosts::{SimpleHosts, TARGET, require};
+use super::simple_hosts::{SimpleHosts, TARGET};
 use crate::cluster::{Process, wait_until};
 use crate::netns::{HOST_LINK, Lan};
+use crate::packages;
 
 const NODES: u8 = 2;
 const WHOLE_LIMIT: Duration = Duration::from_secs(15);
@@ -24,7 +25,7 @@ pub struct Keepalived {
 impl Keepalived {
     /// Starts it. `responder` is the command of the service; keepalived counts in hundredths of a second.
     pub fn start(name: &str, responder: &[String], advertise_every: Duration) -> Result<Self> {
-        require("keepalived", "keepalived")?;
+        packages::ensure(&[packages::KEEPALIVED])?;
         let mut this = Self {
             hosts: SimpleHosts::create(name, NODES, responder)?,
             advertise_every,
@@ -85,6 +86,11 @@ impl Keepalived {
         )
     }
 
+    fn write_state(&self, node: usize, state: &str) -> Result<()> {
+        let file = self.hosts.state(node);
+        fs::write(&file, format!("{state}\n")).with_context(|| format!("write {}", file.display()))
+    }
+
     fn state(&self, node: usize) -> String {
         let log = self.hosts.log(node, "keepalived");
         let entered = log.rsplit("Entering ").next().unwrap_or_default();
@@ -121,8 +127,16 @@ impl Contender for Keepalived {
         self.hosts.crash(node)
     }
 
+    /// Its quickest way that is asked for: the tracked file, written by hand.
+    fn switch_over(&mut self, node: usize) -> Result<()> {
+        self.write_state(node, "1")
+    }
+
     fn restore(&mut self, node: usize) -> Result<()> {
         self.hosts.boot(node)?;
+        if self.hosts.is_running(node, "responder") {
+            self.write_state(node, "0")?;
+        }
         self.start_node(node)
     }
 

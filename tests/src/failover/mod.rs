@@ -1,7 +1,7 @@
 //! Failovers of different systems, measured alike: the same switch, the same faults, the same client that asks every 2 ms.
 //!
-//! Reading order: [`log`] (what was seen, and what it means), [`probe`] (who asks), this file (a fault and its figures), then the
-//! systems: [`ours`], [`keepalived`], [`heartbeat`], [`pacemaker`], [`fixed`] (a control that cannot fail over).
+//! Reading order: [`log`] (what was seen, and what it means), [`probe`] (who asks), this file (a fault and its figures),
+//! [`weather`] (faults that the kernel lacks), then the systems: [`ours`], [`keepalived`], [`heartbeat`], [`pacemaker`], [`fixed`] (a control that cannot fail over).
 //!
 //! What is left out: Kubernetes. `cargo xtask bench e2e` measures that.
 
@@ -15,6 +15,7 @@ pub mod pacemaker;
 pub mod probe;
 pub mod responder;
 mod simple_hosts;
+pub mod weather;
 
 use std::net::SocketAddrV4;
 use std::process::Command;
@@ -24,6 +25,7 @@ use anyhow::{Context, Result, bail};
 
 use self::log::AskLog;
 use self::probe::{AskSettings, Asking};
+use self::weather::{Storm, Weather};
 use crate::clock::Moment;
 use crate::cluster::freeze::{Freezer, freeze_by, stop};
 use crate::cluster::{Process, wait_until};
@@ -53,7 +55,9 @@ pub trait Contender {
     fn kill_service(&mut self, node: usize) -> Result<()>;
     /// Ends everything on a node at once.
     fn crash(&mut self, node: usize) -> Result<()>;
-    /// Starts what a fault ended on a node.
+    /// Asks for the role to be moved from a node, as a person would.
+    fn switch_over(&mut self, node: usize) -> Result<()>;
+    /// Starts what a fault ended on a node, and takes back what a switchover asked for.
     fn restore(&mut self, node: usize) -> Result<()>;
     /// Everything that runs on a node.
     fn processes(&self, node: usize) -> Result<Vec<Process>>;
@@ -68,6 +72,8 @@ pub enum Fault {
     None,
     /// The service dies.
     Kill,
+    /// A person asks for it.
+    Switchover,
     /// The node dies.
     Crash,
     /// The switch passes nothing from and to it; its carrier stays.
@@ -82,6 +88,8 @@ pub enum Fault {
     Mute,
     /// All nodes lose a third of what they should hear.
     Loss,
+    /// What nodes send to each other is disturbed.
+    Weather(Weather),
 }
 
 /// One run.
@@ -193,6 +201,12 @@ fn suffer(
     match fault {
         Fault::None => std::thread::sleep(LASTING),
         Fault::Kill => contender.kill_service(active)?,
+        Fault::Switchover => {
+            contender.switch_over(active)?;
+            wait_until("the role to move", contender.patience(), || {
+                Ok(asking.last().is_some_and(|(node, _)| node != active))
+            })?;
+        }
         Fault::Crash => contender.crash(active)?,
         Fault::Partition => {
             let host = contender.lan().hosts()[active].clone();
@@ -215,6 +229,12 @@ fn suffer(
         Fault::Loss => {
             let nodes: Vec<usize> = (0..contender.lan().hosts().len() - 2).collect();
             during(contender, &nodes, "ingress", LOSS_PERCENT)?;
+        }
+        Fault::Weather(weather) => {
+            let nodes = contender.lan().hosts().len() - 2;
+            let storm = Storm::begin(contender.lan(), nodes, weather)?;
+            std::thread::sleep(LASTING);
+            storm.end()?;
         }
     }
     wait_answered(asking, begun_at, contender.patience())

@@ -67,6 +67,10 @@ impl Contender for Ours {
         self.hosts.crash(node)
     }
 
+    fn switch_over(&mut self, node: usize) -> Result<()> {
+        self.hosts.ask_for(node, "any Immediate")
+    }
+
     fn restore(&mut self, _: usize) -> Result<()> {
         match self.crashed.take() {
             Some(node) => self.hosts.boot(node),

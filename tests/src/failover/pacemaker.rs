@@ -12,9 +12,10 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::Contender;
-use super::simple_hosts::{SimpleHosts, TARGET, require};
+use super::simple_hosts::{SimpleHosts, TARGET, inside};
 use crate::cluster::{Process, wait_until};
 use crate::netns::{HOST_LINK, Lan};
+use crate::packages;
 use crate::progress::output_of;
 
 /// The two that may serve come first.
@@ -23,12 +24,9 @@ const SERVING: usize = 2;
 const WHOLE_LIMIT: Duration = Duration::from_mins(2);
 /// Longest that one of its own programs may think.
 const ANSWER_SECONDS: &str = "10";
-/// A machine of its own as far as the two look. `$1` is the host's folder, `$2` its name.
-const ENCLOSED: &str = r#"
-hostname "$2"
-mount --make-rprivate /
-mount -t tmpfs tmpfs /run
-mkdir -p /run/lock /run/resource-agents /run/crm
+/// What the two have for themselves. `$1` is the host's folder.
+const OWN: &str = r#"
+mkdir -p /run/crm
 chown hacluster:haclient /run/crm
 for folder in etc/corosync var/lib/corosync var/lib/pacemaker usr/lib/ocf/resource.d var/log; do
     mount --bind "$1/$folder" "/$folder"
@@ -66,10 +64,7 @@ pub struct Pacemaker {
 impl Pacemaker {
     /// Starts it. `responder` is the command of the service.
     pub fn start(name: &str, responder: &[String]) -> Result<Self> {
-        require(
-            "pacemakerd",
-            "corosync pacemaker pacemaker-cli-utils resource-agents",
-        )?;
+        packages::ensure(&[packages::PACEMAKER])?;
         let mut this = Self {
             hosts: SimpleHosts::create(name, NODES as u8, responder)?,
         };
@@ -134,21 +129,7 @@ impl Pacemaker {
             self.hosts.start_responder(node)?;
         }
         if !self.runs(node, "pacemakerd")? {
-            let home = self.hosts.home(node).to_string_lossy().into_owned();
-            let words = [
-                "unshare",
-                "--mount",
-                "--uts",
-                "--ipc",
-                "sh",
-                "-c",
-                ENCLOSED,
-                "sh",
-                &home,
-                &format!("node{node}"),
-            ];
-            self.hosts
-                .start(node, "pacemaker", &words.map(str::to_owned))?;
+            self.hosts.start_enclosed(node, "pacemaker", OWN)?;
         }
         Ok(())
     }
@@ -194,15 +175,7 @@ impl Pacemaker {
         let mut processes = self.hosts.processes(node)?.into_iter();
         let daemon = processes.find(|process| process.program() == "pacemakerd");
         let daemon = daemon.with_context(|| format!("pacemaker does not run on node {node}"))?;
-        let mut ask = Command::new("nsenter");
-        ask.args([
-            "--target",
-            &daemon.pid.to_string(),
-            "--mount",
-            "--uts",
-            "--ipc",
-            "--net",
-        ]);
+        let mut ask = inside(&daemon);
         ask.args(["timeout", "-k", "1", ANSWER_SECONDS]).args(words);
         output_of(&mut ask)
     }
@@ -249,7 +222,16 @@ impl Contender for Pacemaker {
         self.hosts.crash(node)
     }
 
+    fn switch_over(&mut self, node: usize) -> Result<()> {
+        let to = format!("node{}", SERVING - 1 - node);
+        let move_it = ["crm_resource", "--resource", "vip", "--move", "--node", &to];
+        self.ask(NODES - 1, &move_it).map(drop)
+    }
+
     fn restore(&mut self, node: usize) -> Result<()> {
+        // What a switchover wrote down: it would hold the address where it is for good.
+        self.ask(NODES - 1, &["crm_resource", "--resource", "vip", "--clear"])
+            .ok();
         // One that gave up by itself in the middle of a run is ended whole, and started again.
         if !self.runs(node, "corosync")? || !self.runs(node, "pacemakerd")? {
             for process in self.hosts.processes(node)? {

@@ -1,10 +1,11 @@
-//! Hosts of a system that is no pbx-ha: on each a responder that is restarted by nobody, and the system's own programs.
+//! Hosts of a system that is no pbx-ha: on each a responder that is restarted by nobody, and the system's own programs, enclosed
+//! where they want a machine of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
@@ -17,6 +18,17 @@ use crate::progress::output_of;
 /// The floating address of all of them.
 pub(super) const TARGET: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 67, 200), 5060);
 const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 18, 67, 0);
+/// A machine of its own as far as a program looks: its name, and an empty `/run`. What is to be hidden as well follows. `$1` is the
+/// host's folder, `$2` its name.
+const ENCLOSURE: &str = r#"
+set -e
+hostname "$2"
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mkdir -p /run/lock /run/resource-agents
+"#;
+/// What an enclosed program has for itself, the network left out: as `unshare` and `nsenter` take it.
+const ENCLOSED: [&str; 3] = ["--mount", "--uts", "--ipc"];
 
 /// Hosts with their processes, all gone when dropped.
 #[derive(Debug)]
@@ -94,6 +106,17 @@ impl SimpleHosts {
         Ok(())
     }
 
+    /// Starts a program of a node in a machine of its own: `script` mounts what it wants to have for itself, and ends in `exec`.
+    pub(super) fn start_enclosed(&mut self, node: usize, name: &str, script: &str) -> Result<()> {
+        let home = self.home(node).to_string_lossy().into_owned();
+        let script = format!("{ENCLOSURE}{script}");
+        let of_host = format!("node{node}");
+        let shell = ["sh", "-c", &script, "sh", &home, &of_host];
+        let words = [&["unshare"], &ENCLOSED[..], &shell[..]].concat();
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        self.start(node, name, &words)
+    }
+
     /// Whether what was started under this name still runs.
     pub(super) fn is_running(&mut self, node: usize, name: &str) -> bool {
         let child = self.children.get_mut(&(node, name.to_owned()));
@@ -167,14 +190,11 @@ impl Drop for SimpleHosts {
     }
 }
 
-/// Whether a program is there; the error says how to get it.
-pub(super) fn require(program: &str, package: &str) -> Result<()> {
-    let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-        .iter()
-        .any(|folder| Path::new(folder).join(program).exists());
-    anyhow::ensure!(
-        found,
-        "{program} is not installed: RUNLEVEL=1 apt-get install -y --no-install-recommends {package}"
-    );
-    Ok(())
+/// A command that will run where an enclosed program does.
+pub(super) fn inside(program: &Process) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .args(["--target", &program.pid.to_string(), "--net"])
+        .args(ENCLOSED);
+    command
 }

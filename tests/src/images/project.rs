@@ -168,9 +168,12 @@ fn static_build(profile: Profile, packages: &[&str], target: &Path) -> Command {
     for package in packages {
         command.args(["--package", package]);
     }
-    // RUSTFLAGS reach only what is built for --target, not build scripts.
+    // RUSTFLAGS reach only what is built for --target, not build scripts. Who aborts on a panic needs no tables to unwind by.
     command
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env(
+            "RUSTFLAGS",
+            "-C target-feature=+crt-static -C force-unwind-tables=no",
+        )
         .env("CARGO_TARGET_DIR", target);
     command
 }

@@ -115,8 +115,17 @@ pub fn lives(office: &Office) -> BTreeSet<String> {
 
 /// Waits until none of `old` runs and as many pods run as the telephone system has nodes.
 pub fn wait_for_other_lives(office: &Office, old: &BTreeSet<String>) -> Result<()> {
+    wait_for_other_lives_within(office, old, REPLACED_TIMEOUT)
+}
+
+/// The same, for pods that take their time.
+pub fn wait_for_other_lives_within(
+    office: &Office,
+    old: &BTreeSet<String>,
+    limit: Duration,
+) -> Result<()> {
     let nodes = office.watcher.view().status.nodes.len();
-    wait_until("the pods to be replaced", REPLACED_TIMEOUT, || {
+    wait_until("the pods to be replaced", limit, || {
         let present = lives(office);
         Ok(present.len() == nodes && present.is_disjoint(old))
     })

@@ -1,18 +1,30 @@
-//! `cargo xtask bench asterisk`: an Asterisk that hangs, drains and reloads, on bare hosts.
+//! `cargo xtask bench asterisk`: an Asterisk that hangs, drains its calls, gets new files and a new image; on bare hosts, then on the
+//! local cluster.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use pbx_crds::Cause;
-use pbx_tests::bare_hosts::BareHosts;
-use pbx_tests::care::{Hang, drain, hang, reload, settings};
-use pbx_tests::measure::{Figure, Goal, markdown_table};
+use pbx_tests::bare_hosts::{BareHosts, BareSettings};
+use pbx_tests::care::kubernetes::Exchange;
+use pbx_tests::care::load::Carried;
+use pbx_tests::care::{Hang, drain_floating, floating_settings, hang, reload, settings};
+use pbx_tests::measure::{Figure, markdown_table};
+use pbx_tests::office;
 
-use crate::results::{ensure_met, write_json};
+use super::asterisk_rows::{ROWS, Row};
+use crate::results::{ensure_met, write_json, write_table};
 
 /// As many as the goals say.
-const CALLS: usize = 50;
+const CALLS: u32 = 50;
+/// A group that fails so often is given up.
+const MOST_FAILURES: usize = 3;
+const DOCUMENT: &str = "docs/switchover.md";
+const BEGIN: &str = "<!-- bench:asterisk:begin -->";
+const END: &str = "<!-- bench:asterisk:end -->";
 
 /// How to measure.
 #[derive(Args)]
@@ -20,126 +32,275 @@ pub(crate) struct Arguments {
     /// Write the figures to this file as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// This figure only, such as asterisk.drain; may be repeated
+    /// Run this group only: hung, drain, reload, or on the cluster `pod_drain`, `pod_reload`, upgrade; may be repeated
     #[arg(long)]
     only: Vec<String>,
-    /// Runs of each figure
-    #[arg(long, default_value_t = 6)]
-    runs: usize,
+    /// Runs of each group; default: each group's own number
+    #[arg(long)]
+    runs: Option<usize>,
+    /// Begin no run after this many minutes
+    #[arg(long, default_value_t = 26)]
+    limit: u64,
+    /// Write the table into docs/switchover.md, between its markers
+    #[arg(long)]
+    docs: bool,
 }
 
-struct Definition {
+/// Values of some rows, from one run.
+type Values = Vec<(&'static str, f64)>;
+
+/// Runs that share what is done.
+struct Group {
     name: &'static str,
-    what: &'static str,
-    unit: &'static str,
-    goal: Goal,
-    /// One run, by its number.
-    run: fn(&BareHosts, usize) -> Result<f64>,
+    runs: usize,
+    /// The row that a failed run counts against.
+    row: &'static str,
+    work: Work,
 }
 
-const FIGURES: [Definition; 3] = [
-    Definition {
-        name: "asterisk.hung_s",
-        what: "Asterisk hung (SIGSTOP, and its task processors blocked, in turns) → another node active",
-        unit: "s",
-        goal: Goal::Max(2.0),
-        run: hung,
+/// What is done in one run, by its number, and on what.
+enum Work {
+    Hosts(
+        fn() -> BareSettings,
+        fn(&BareHosts, usize) -> Result<Values>,
+    ),
+    /// The flag: planned moves drain calls, those of a rollout too.
+    Cluster(bool, fn(&Exchange) -> Result<Values>),
+}
+
+const GROUPS: [Group; 6] = [
+    Group {
+        name: "hung",
+        runs: 20,
+        row: "asterisk.hung_s",
+        work: Work::Hosts(|| settings("caremark"), hung),
     },
-    Definition {
-        name: "asterisk.drain",
-        what: "drain under 50 calls: calls cut before the timeout; a new call to the old node gets 503",
-        unit: "calls",
-        goal: Goal::Max(0.0),
-        run: drained,
+    Group {
+        name: "drain",
+        runs: 5,
+        row: "asterisk.drain",
+        work: Work::Hosts(|| floating_settings("caremark"), drained),
     },
-    Definition {
-        name: "asterisk.reload",
-        what: "changed files under 50 calls, a standby first: calls cut",
-        unit: "calls",
-        goal: Goal::Max(0.0),
-        run: reloaded,
+    Group {
+        name: "reload",
+        runs: 5,
+        row: "asterisk.reload",
+        work: Work::Hosts(|| settings("caremark"), reloaded),
+    },
+    Group {
+        name: "pod_drain",
+        runs: 5,
+        row: "asterisk.drain.pod",
+        work: Work::Cluster(false, pod_drained),
+    },
+    Group {
+        name: "pod_reload",
+        runs: 3,
+        row: "asterisk.reload.pod",
+        work: Work::Cluster(false, pod_reloaded),
+    },
+    Group {
+        name: "upgrade",
+        runs: 3,
+        row: "asterisk.upgrade",
+        work: Work::Cluster(true, upgraded),
     },
 ];
 
+#[derive(Default)]
+struct Measured {
+    values: BTreeMap<&'static str, Vec<f64>>,
+    failed: BTreeMap<&'static str, Vec<String>>,
+}
+
 /// Measures, prints the table, and fails when a goal is missed.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let names: Vec<&str> = FIGURES.iter().map(|figure| figure.name).collect();
     for wanted in &arguments.only {
+        let names: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
         let known = names.join(", ");
         ensure!(
             names.contains(&wanted.as_str()),
-            "there is no {wanted}: choose of {known}"
+            "there is no group {wanted}: choose of {known}"
         );
     }
-    let is_chosen = |one: &&Definition| {
-        arguments.only.is_empty() || arguments.only.iter().any(|wanted| wanted == one.name)
+    let is_chosen = |group: &&Group| {
+        arguments.only.is_empty() || arguments.only.iter().any(|one| one == group.name)
     };
-    let figures: Vec<Figure> = FIGURES
-        .iter()
-        .filter(is_chosen)
-        .map(|definition| measure(definition, arguments.runs))
-        .collect::<Result<_>>()?;
+    let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
+    let mut measured = Measured::default();
+    for group in GROUPS.iter().filter(is_chosen) {
+        let runs = arguments.runs.unwrap_or(group.runs);
+        if let Err(error) = measured.run_group(group, runs, end) {
+            measured.note_failure(group, &error);
+        }
+    }
+    let figures = measured.figures();
     let table = markdown_table(&figures);
     println!("{table}");
     write_json(arguments.json.as_deref(), &figures)?;
+    if arguments.docs {
+        write_table(DOCUMENT, (BEGIN, END), &table)?;
+    }
     ensure_met(&figures)
 }
 
-fn measure(definition: &Definition, runs: usize) -> Result<Figure> {
-    let hosts = BareHosts::start_with(settings("caremark"))?;
-    let (mut values, mut failed) = (Vec::new(), Vec::new());
-    for number in 0..runs {
-        match (definition.run)(&hosts, number) {
-            Ok(value) => {
-                eprintln!(
-                    "{} {}/{runs}: {value} {}",
-                    definition.name,
-                    number + 1,
-                    definition.unit
-                );
-                values.push(value);
+impl Measured {
+    fn run_group(&mut self, group: &Group, runs: usize, end: Instant) -> Result<()> {
+        match group.work {
+            Work::Hosts(settings, run) => {
+                let hosts = BareHosts::start_with(settings())?;
+                self.repeat(group, runs, end, |number| run(&hosts, number));
             }
-            Err(error) => {
-                eprintln!("{} {}/{runs}: {error:#}", definition.name, number + 1);
-                failed.push(format!("{error:#}"));
+            Work::Cluster(drains, run) => {
+                let office = office::ready()?;
+                let exchange = Exchange::open(&office, drains)?;
+                self.repeat(group, runs, end, |_| run(&exchange));
+            }
+        }
+        Ok(())
+    }
+
+    fn repeat(
+        &mut self,
+        group: &Group,
+        runs: usize,
+        end: Instant,
+        run: impl Fn(usize) -> Result<Values>,
+    ) {
+        let mut failures = 0;
+        for number in 0..runs {
+            let result = if Instant::now() < end {
+                run(number)
+            } else {
+                failures = MOST_FAILURES;
+                Err(anyhow::anyhow!("no time was left"))
+            };
+            match result {
+                Ok(values) => {
+                    eprintln!("{} {}/{runs}: {values:.3?}", group.name, number + 1);
+                    for (name, value) in values {
+                        self.values.entry(name).or_default().push(value);
+                    }
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.note_failure(group, &error);
+                }
+            }
+            if failures >= MOST_FAILURES {
+                return;
             }
         }
     }
-    let Definition {
-        name,
-        what,
-        unit,
-        goal,
-        ..
-    } = definition;
-    Ok(Figure::new(name, what, unit, *goal, &values, &failed))
+
+    fn note_failure(&mut self, group: &Group, error: &anyhow::Error) {
+        eprintln!("{}: FAILED: {error:#}", group.name);
+        let failed = self.failed.entry(group.row).or_default();
+        failed.push(format!("{error:#}"));
+    }
+
+    /// The rows of which a run was tried.
+    fn figures(&self) -> Vec<Figure> {
+        let tried =
+            |row: &&Row| self.values.contains_key(row.name) || self.failed.contains_key(row.name);
+        let rows = ROWS.iter().filter(tried);
+        rows.map(|row| {
+            let values = self.values.get(row.name).map_or(&[][..], Vec::as_slice);
+            let failed = self.failed.get(row.name).map_or(&[][..], Vec::as_slice);
+            Figure::new(row.name, row.what, row.unit, row.goal, values, failed)
+        })
+        .collect()
+    }
 }
 
-fn hung(hosts: &BareHosts, run: usize) -> Result<f64> {
-    let how = [Hang::Stopped, Hang::Blocked][run % 2];
+fn hung(hosts: &BareHosts, run: usize) -> Result<Values> {
+    let (how, row) = [
+        (Hang::Stopped, "asterisk.hung_s"),
+        (Hang::Blocked, "asterisk.hung_s.blocked"),
+    ][run % 2];
     let (took, cause) = hang(hosts, how)?;
     ensure!(cause == Cause::AsteriskHung, "{how:?} was told as {cause}");
-    eprintln!("    {how:?}");
-    Ok(took.as_secs_f64())
+    Ok(vec![(row, took.as_secs_f64())])
 }
 
-fn drained(hosts: &BareHosts, _: usize) -> Result<f64> {
-    let found = drain(hosts, CALLS)?;
-    ensure!(found.refusal == 503, "{found:?}");
-    eprintln!("    moved after {:?}", found.moved_after);
-    Ok(count(found.cut))
+fn drained(hosts: &BareHosts, _: usize) -> Result<Values> {
+    let (carried, took) = drain_floating(hosts, CALLS)?;
+    eprintln!("    {carried:?}");
+    Ok(vec![
+        ("asterisk.drain", cut(&carried)),
+        ("asterisk.drain.refused", refused(&carried)),
+        ("asterisk.drain.moved_s", took.as_secs_f64()),
+    ])
 }
 
-fn reloaded(hosts: &BareHosts, run: usize) -> Result<f64> {
-    let (lost, took) = reload(hosts, CALLS, &format!("run {run}"))?;
-    eprintln!("    the active had the new files after {took:?}");
-    Ok(count(lost))
+fn reloaded(hosts: &BareHosts, run: usize) -> Result<Values> {
+    let calls = usize::try_from(CALLS).context("a few calls")?;
+    let (lost, took) = reload(hosts, calls, &format!("run {run}"))?;
+    Ok(vec![
+        ("asterisk.reload", f64::from(u32::try_from(lost)?)),
+        ("asterisk.reload.took_s", took.as_secs_f64()),
+    ])
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "fewer than 2^52 calls are counted"
-)]
-fn count(number: usize) -> f64 {
-    number as f64
+fn pod_drained(exchange: &Exchange) -> Result<Values> {
+    let (carried, took) = exchange.drain(CALLS)?;
+    eprintln!("    {carried:?}");
+    Ok(vec![
+        ("asterisk.drain.pod", cut(&carried)),
+        ("asterisk.drain.pod.refused", refused(&carried)),
+        ("asterisk.drain.pod.moved_s", took.as_secs_f64()),
+    ])
+}
+
+fn pod_reloaded(exchange: &Exchange) -> Result<Values> {
+    let (carried, took) = exchange.reload(CALLS)?;
+    eprintln!("    {carried:?}");
+    Ok(vec![
+        ("asterisk.reload.pod", cut(&carried)),
+        ("asterisk.reload.pod.took_s", took.as_secs_f64()),
+    ])
+}
+
+fn upgraded(exchange: &Exchange) -> Result<Values> {
+    let (carried, found) = exchange.upgrade(CALLS)?;
+    eprintln!("    {carried:?} {found:?}");
+    Ok(vec![
+        ("asterisk.upgrade", found.gap_ms),
+        ("asterisk.upgrade.cut", cut(&carried)),
+        ("asterisk.upgrade.refused", refused(&carried)),
+    ])
+}
+
+/// Answered calls that did not end as they should have, of both kinds.
+fn cut(carried: &Carried) -> f64 {
+    f64::from(carried.held.failed + carried.fresh.failed)
+}
+
+/// New calls that were not answered.
+fn refused(carried: &Carried) -> f64 {
+    f64::from(carried.fresh.refused + carried.fresh.unanswered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_run_counts_against_a_row_that_exists() {
+        for group in &GROUPS {
+            assert!(
+                ROWS.iter().any(|row| row.name == group.row),
+                "{}",
+                group.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_failed_group_is_a_missed_goal() {
+        let mut measured = Measured::default();
+        measured.note_failure(&GROUPS[0], &anyhow::anyhow!("why"));
+        let figures = measured.figures();
+        assert_eq!((figures.len(), figures[0].met), (1, false));
+    }
 }

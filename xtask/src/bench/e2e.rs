@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use pbx_tests::images::Profile;
 use pbx_tests::measure::{Figure, markdown_table};
-use pbx_tests::office::{Office, ready};
+use pbx_tests::office::{Office, ready_from};
 
 use super::figures::{Definition, FIGURES};
 use super::groups::{GROUPS, Group};
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     /// Keep from this file, written by an earlier run of the same code, what is not measured now; may be repeated
     #[arg(long)]
     with: Vec<PathBuf>,
+    /// Measure what is released: it takes minutes more to compile
+    #[arg(long)]
+    release: bool,
     /// Write the table into README.md, between its markers
     #[arg(long)]
     readme: bool,
@@ -52,7 +56,12 @@ struct Measured {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let groups = chosen(&arguments.only)?;
     let earlier = earlier(&arguments.with)?;
-    let office = ready()?;
+    let profile = if arguments.release {
+        Profile::Release
+    } else {
+        Profile::Local
+    };
+    let office = ready_from(profile)?;
     let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
     let mut measured = Measured::default();
     for group in groups {

@@ -5,6 +5,7 @@ use clap::Subcommand;
 
 mod ami;
 mod asterisk;
+mod asterisk_rows;
 mod doors;
 mod e2e;
 mod failover;
@@ -21,7 +22,7 @@ pub(crate) enum Command {
     Doors(doors::Arguments),
     /// Failovers of the whole system on the local cluster, from the cause to the first answer (needs root; up to 30 minutes)
     E2e(e2e::Arguments),
-    /// An Asterisk that hangs, drains and reloads, on bare hosts (needs root; 15 minutes)
+    /// An Asterisk that hangs, drains, reloads and is upgraded, on bare hosts and on the local cluster (needs root; ends within 30 minutes)
     Asterisk(asterisk::Arguments),
     /// Where the time of a failover goes, by the flight recorders, on the local cluster (needs root; a few minutes)
     Latency(latency::Arguments),

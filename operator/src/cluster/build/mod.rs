@@ -179,6 +179,15 @@ network: {mode: Host, vip: [{address: 192.0.2.50/24, interface: eth0}], fence: {
     }
 
     #[test]
+    fn another_node_does_not_change_the_pods_of_the_others() {
+        let template = |nodes: &str| {
+            let cluster = testing::validated(&format!("nodes: {nodes}\n{MINIMAL}"));
+            build(&cluster).stateful_set.unwrap().spec.unwrap().template
+        };
+        assert_eq!(template("2"), template("3"));
+    }
+
+    #[test]
     fn a_change_of_the_sidecars_file_rolls_the_pods_and_one_of_the_users_files_does_not() {
         let annotation = |cluster: &ValidatedCluster| {
             let template = build(cluster).stateful_set.unwrap().spec.unwrap().template;

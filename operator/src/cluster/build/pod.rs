@@ -83,9 +83,10 @@ fn security_context() -> PodSecurityContext {
 }
 
 /// Asterisk asks for the IPv6 address of its own host name at its start and with every INVITE. Kubelet writes only the IPv4
-/// one into /etc/hosts, so the question went to DNS: 20 s with a dead resolver, 3.4 s with short options, nothing with this.
+/// one into /etc/hosts, so the question went to DNS: 20 s with a dead resolver, 3.4 s with short options, nothing with this. All names
+/// that there may ever be: another node comes or goes without replacing the others.
 fn own_names(cluster: &ValidatedCluster) -> HostAlias {
-    let pods = (0..cluster.nodes).map(|seat| names::pod(&cluster.name, seat));
+    let pods = (0..names::MAX_NODES).map(|seat| names::pod(&cluster.name, seat));
     HostAlias {
         ip: "::1".into(),
         hostnames: Some(pods.collect()),

@@ -17,6 +17,10 @@ fn commands() -> Vec<Command> {
         },
         Command::Stop { run: RUN },
         Command::Exit,
+        Command::Extend {
+            run: RUN,
+            deadline_ns: 7,
+        },
     ]
 }
 

@@ -114,9 +114,20 @@ pub fn random_world(nodes: u8, seed: u64) -> World {
     if !seed.is_multiple_of(4) {
         timing.witness_hold_alone = Duration::from_secs(4);
     }
+    troubled_world(nodes, seed, timing, (200, 5_000))
+}
+
+/// The same with the shortest timing that is allowed, on a network that is quick enough for it. For 3 or 5 nodes.
+pub fn hasty_world(nodes: u8, seed: u64) -> World {
+    let [keepalive, warntime, deadtime] = [5, 10, 30].map(Duration::from_millis);
+    let timing = Timing::from_detection(keepalive, warntime, deadtime);
+    troubled_world(nodes, seed, timing, (50, 400))
+}
+
+fn troubled_world(nodes: u8, seed: u64, timing: Timing, network_us: (u64, u64)) -> World {
     let mut world = World::with_timing(nodes, seed, timing);
     world.weather.is_noisy = true;
-    world.weather.network_us = (200, 5_000);
+    world.weather.network_us = network_us;
     world.traffic_needs_api = seed.is_multiple_of(3);
     if seed % 7 == 3 {
         world.on_quorum_loss = OnQuorumLoss::Continue;

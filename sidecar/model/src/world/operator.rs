@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use pbx_core::{Holder, LeaseContent, Seats};
+use pbx_core::{Holder, LeaseContent, MAX_NODES, Seats};
 
 use super::event::Event;
 use super::{MS, SECOND, World};
@@ -54,7 +54,10 @@ impl World {
         let (count, wanted) = (content.seats.count, self.wanted_nodes);
         let last = content.seats.count - 1;
         let is_due = match wanted.cmp(&count) {
-            Ordering::Equal => return self.make_last_pod(last),
+            Ordering::Equal => {
+                self.end_pods_above(last);
+                return self.make_last_pod(last);
+            }
             _ if self.resizes_early => true,
             Ordering::Greater => {
                 content.holder == Holder::Nobody || self.is_hold_over(content.hold)
@@ -90,6 +93,15 @@ impl World {
         if self.has_resized && !self.is_inhabited(seat) {
             let at = self.now + self.random.between(100 * MS, 2 * SECOND);
             self.at(at, Event::NewPod { seat });
+        }
+    }
+
+    /// As the StatefulSet does with a pod that was on its way when it got a lower number: it never had a seat.
+    fn end_pods_above(&mut self, last: u8) {
+        for seat in last + 1..MAX_NODES as u8 {
+            if self.is_inhabited(seat) {
+                self.roll(self.pod_in(seat));
+            }
         }
     }
 

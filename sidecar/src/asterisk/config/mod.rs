@@ -15,10 +15,11 @@
 //! blanked, so that line numbers in Asterisk's messages stay right.
 //!
 //! Reading order: `dialect.rs` (one file), `tree.rs` (with includes), `trunks.rs`, `own.rs`,
-//! `snapshot.rs` (disk), `change.rs` (reload or start). Not here: when to build, when to switch, and the reload itself (`ami`).
+//! `snapshot.rs` (disk), `change.rs` (reload or start), `dialogs.rs` (what a drain keeps). Not here: when to build, when to switch, and the reload itself (`ami`).
 
 mod change;
 mod dialect;
+mod dialogs;
 mod error;
 mod own;
 mod secret;
@@ -30,6 +31,7 @@ mod trunks;
 use std::path::PathBuf;
 
 pub use change::needs_start;
+pub use dialogs::why_calls_leave;
 pub use error::ConfigError;
 pub use own::{AMI_PORT, AMI_USER, SELF_ENDPOINT};
 pub use snapshot::{Snapshot, set_trunks};

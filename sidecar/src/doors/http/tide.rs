@@ -1,5 +1,5 @@
-//! When to give memory back: a crowd of listeners that went left holes in it, which nothing else fills. Connections without an
-//! upgrade are not counted: they are short, or few.
+//! When to give memory back: a crowd of listeners that went, and the start itself, left holes in it, which nothing else fills.
+//! Connections without an upgrade are not counted: they are short, or few.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,21 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// How often clients are counted.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(5);
 /// A client costs about 20 KiB: below this, what could be given back is not worth a look at all memory.
 const CROWD: usize = 128;
 
 /// The most clients since memory was given back. Pure.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tide {
     most: usize,
+}
+
+impl Default for Tide {
+    /// What a start has used and freed is a crowd that has gone, too.
+    fn default() -> Self {
+        Self { most: CROWD }
+    }
 }
 
 impl Tide {
@@ -48,7 +55,13 @@ mod tests {
     #[test]
     fn memory_is_given_back_once_for_each_crowd_that_goes() {
         let mut tide = Tide::default();
-        let counts = [(0, false), (1000, false), (900, false), (800, true)];
+        let counts = [
+            (0, true),
+            (0, false),
+            (1000, false),
+            (900, false),
+            (800, true),
+        ];
         let later = [
             (800, false),
             (700, false),

@@ -14,6 +14,8 @@ pub struct Line {
     processed: BTreeMap<String, u64>,
     /// Where SIP is answered, of this life of Asterisk.
     pub(super) sip: Option<(u64, Option<std::net::SocketAddr>)>,
+    /// What SIP was asked through last, and answered.
+    pub(super) sip_socket: Option<(std::net::SocketAddr, tokio::net::UdpSocket)>,
 }
 
 /// AMI says so while Asterisk ends gracefully.

@@ -26,7 +26,7 @@ pub(super) async fn read(line: &mut Line, ground: &Ground, limit: Duration) -> R
     if ground.floating.contains(&target.ip()) && !ground.is_active {
         return Reading::new(Verdict::Skipped, "SIP is bound to an address of the active");
     }
-    match ask(target, limit).await {
+    match ask_through(line, target, limit).await {
         Ok(status) => Reading {
             verdict: Verdict::Good,
             text: format!("answered with {status}"),
@@ -35,6 +35,24 @@ pub(super) async fn read(line: &mut Line, ground: &Ground, limit: Duration) -> R
         // Nobody listens: Asterisk lives, and SIP does not.
         Err(error) => Reading::new(Verdict::Critical, format!("{target}: {error}")),
     }
+}
+
+/// Through the socket of the last answer. While it is asked it belongs to nobody: who gives up waiting begins with a new one.
+async fn ask_through(line: &mut Line, target: SocketAddr, limit: Duration) -> std::io::Result<u16> {
+    let kept = line.sip_socket.take().filter(|(of, _)| *of == target);
+    let socket = match kept {
+        Some((_, socket)) => socket,
+        None => connect(target).await?,
+    };
+    let status = ask(target, &socket, limit).await?;
+    line.sip_socket = Some((target, socket));
+    Ok(status)
+}
+
+async fn connect(target: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((target.ip(), 0)).await?;
+    socket.connect(target).await?;
+    Ok(socket)
 }
 
 /// `Transport:  udp  udp  0  0  0.0.0.0:5060`: where this machine reaches a UDP transport.
@@ -52,9 +70,7 @@ pub(super) fn parse_transport(line: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, bind.port()))
 }
 
-async fn ask(target: SocketAddr, limit: Duration) -> std::io::Result<u16> {
-    let socket = UdpSocket::bind((target.ip(), 0)).await?;
-    socket.connect(target).await?;
+async fn ask(target: SocketAddr, socket: &UdpSocket, limit: Duration) -> std::io::Result<u16> {
     let own = socket.local_addr()?;
     let id = format!("pbxha-{}-{}", own.port(), pbx_guard::boot_now_ns());
     let request = options(target, own, &id);
@@ -62,7 +78,7 @@ async fn ask(target: SocketAddr, limit: Duration) -> std::io::Result<u16> {
     let repeats = limit.as_millis() / REPEAT.as_millis() + 1;
     for _ in 0..repeats {
         socket.send(request.as_bytes()).await?;
-        let answered = tokio::time::timeout(REPEAT, answer(&socket, &id, &mut buffer)).await;
+        let answered = tokio::time::timeout(REPEAT, answer(socket, &id, &mut buffer)).await;
         if let Ok(status) = answered {
             return status;
         }
@@ -157,7 +173,8 @@ mod tests {
             let answer = format!("SIP/2.0 200 OK\r\n{id}\r\n\r\n");
             server.send_to(answer.as_bytes(), from).await.unwrap();
         };
-        let (status, ()) = tokio::join!(ask(target, Duration::from_secs(1)), serve);
+        let socket = connect(target).await.unwrap();
+        let (status, ()) = tokio::join!(ask(target, &socket, Duration::from_secs(1)), serve);
         assert_eq!(status.unwrap(), 200);
     }
 }

@@ -116,7 +116,10 @@ pub fn start(
     };
     std::thread::Builder::new()
         .name("fence".into())
-        .spawn(move || keeper.run(&inbox))?;
+        .spawn(move || {
+            pbx_guard::schedule::run_ahead();
+            keeper.run(&inbox);
+        })?;
     Ok(FenceHandle { orders, queue_full })
 }
 

@@ -10,6 +10,7 @@ use pbx_tests::failover::heartbeat::{Heartbeat, Timing};
 use pbx_tests::failover::keepalived::Keepalived;
 use pbx_tests::failover::ours::Ours;
 use pbx_tests::failover::pacemaker::Pacemaker;
+use pbx_tests::failover::weather::Weather;
 use pbx_tests::failover::{Contender, Fault};
 
 /// The peer that goals are held against.
@@ -18,6 +19,8 @@ pub(super) const PEER: &str = "keepalived-10ms";
 pub(super) const COST_PEER: &str = "keepalived-100ms";
 /// Our system with every timing as it is by default.
 pub(super) const DEFAULTS: &str = "pbx-ha-default";
+/// Our system with the shortest timing that the rules allow.
+pub(super) const SHORTEST: &str = "pbx-ha-30ms";
 const CONTROL: &str = "control";
 const HEARTBEAT: &str = "heartbeat-500ms";
 const HEARTBEAT_TIMING: Timing = Timing {
@@ -102,22 +105,28 @@ pub(super) const SYSTEMS: [System; 8] = [
         is_ours: true,
     },
     System {
-        name: "pbx-ha-80ms",
+        name: SHORTEST,
         start: || {
             Ok(Box::new(Ours::start(
                 "foUs",
-                timing("20ms", "40ms", "80ms")?,
+                timing("5ms", "10ms", "30ms")?,
             )?))
         },
         is_ours: true,
     },
 ];
 
-pub(super) const FIGURES: [Figure; 11] = [
+pub(super) const FIGURES: [Figure; 14] = [
     figure("failover.control", Fault::None, Goal::None, Some(false)),
     figure(
         "failover.kill",
         Fault::Kill,
+        Goal::HalfOfPeer(10.0),
+        Some(true),
+    ),
+    figure(
+        "failover.switchover",
+        Fault::Switchover,
         Goal::HalfOfPeer(10.0),
         Some(true),
     ),
@@ -170,7 +179,27 @@ pub(super) const FIGURES: [Figure; 11] = [
         Some(true),
     ),
     figure("failover.degraded_loss", Fault::Loss, Goal::None, None),
+    figure(
+        "failover.degraded_jitter",
+        Fault::Weather(Weather::Jitter),
+        Goal::None,
+        Some(false),
+    ),
+    figure(
+        "failover.degraded_disorder",
+        Fault::Weather(Weather::Disorder),
+        Goal::None,
+        Some(false),
+    ),
 ];
+
+impl Figure {
+    /// Whether the role is to move: no matter where the path is slower than the timing rules bear, as `LinkTooSlow` says.
+    pub(super) fn moves_of(&self, system: &str) -> Option<bool> {
+        let is_too_slow = system == SHORTEST && matches!(self.fault, Fault::Weather(_));
+        self.moves.filter(|_| !is_too_slow)
+    }
+}
 
 impl System {
     /// The control cannot fail over, two are there for their cost, and heartbeat does not watch its service.

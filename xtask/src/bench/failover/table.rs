@@ -7,10 +7,8 @@ use pbx_tests::failover::Run;
 use pbx_tests::failover::cost::Cost;
 use serde::Serialize;
 
-use super::plan::{COST_PEER, DEFAULTS, Figure, Goal, PEER, System};
+use super::plan::{COST_PEER, DEFAULTS, Figure, Goal, PEER, SHORTEST, System};
 
-/// Below it a run without a fault shows nothing but the interval of asking.
-const SHORTEST_DEADTIME: &str = "80ms";
 /// The peer's time and this much is allowed with the shortest deadtime.
 const ALLOWANCE_MS: f64 = 10.0;
 /// What a node may cost with the default timings.
@@ -106,10 +104,10 @@ impl Measured {
         };
         if system.is_ours {
             let goal = limit_ms(figure.goal, system.name, peer);
-            row.goal = goal_text(figure, goal);
-            let is_moved_right = figure
-                .moves
-                .is_none_or(|wanted| (moved == runs.len()) == wanted || (!wanted && moved == 0));
+            let wanted = figure.moves_of(system.name);
+            row.goal = goal_text(figure, goal, wanted);
+            let is_moved_right =
+                wanted.is_none_or(|moves| (moved == runs.len()) == moves || (!moves && moved == 0));
             let compared = if matches!(figure.goal, Goal::HalfOfPeer(_)) {
                 row.median
             } else {
@@ -195,14 +193,12 @@ fn limit_ms(goal: Goal, system: &str, peer: Option<f64>) -> Option<f64> {
     match goal {
         Goal::None => None,
         Goal::HalfOfPeer(most) => Some(peer.map_or(most, |peer| most.min(peer / 2.0))),
-        Goal::Detected(_) if system.ends_with(SHORTEST_DEADTIME) => {
-            peer.map(|peer| peer + ALLOWANCE_MS)
-        }
+        Goal::Detected(_) if system == SHORTEST => peer.map(|peer| peer + ALLOWANCE_MS),
         Goal::Detected(most) => Some(most),
     }
 }
 
-fn goal_text(figure: &Figure, limit: Option<f64>) -> String {
+fn goal_text(figure: &Figure, limit: Option<f64>, moves: Option<bool>) -> String {
     let mut words = vec!["dual 0".to_owned()];
     if let Some(limit) = limit {
         let what = if matches!(figure.goal, Goal::HalfOfPeer(_)) {
@@ -212,7 +208,7 @@ fn goal_text(figure: &Figure, limit: Option<f64>) -> String {
         };
         words.push(format!("{what} ≤ {limit:.0} ms"));
     }
-    match figure.moves {
+    match moves {
         Some(true) => words.push("moves".into()),
         Some(false) => words.push("no move".into()),
         None => {}

@@ -51,7 +51,7 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
         env: Some(downward_env()),
         ports: Some(ports(cluster)),
         lifecycle: Some(install_guard()),
-        readiness_probe: Some(probe("/readyz", 2, 1)),
+        readiness_probe: Some(probe("/readyz", 5, 1)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
         resources: Some(small()),
         volume_mounts: Some(volumes::sidecar_mounts(cluster)),
