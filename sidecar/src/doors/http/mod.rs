@@ -1,5 +1,6 @@
-//! The sidecar's HTTP, plain and over TLS. Reading order: this file (paths), [`server`] (connections, [`tide`] behind them), [`status`] (what is read),
-//! [`events`] (for browsers), [`actions`] (what may be asked for, with the token), [`websocket`] (SysAdm's events).
+//! The sidecar's HTTP, plain and over TLS. Reading order: this file (paths), [`server`] (connections), [`status`] (what is read),
+//! [`events`] (for browsers), [`actions`] (what may be asked for, with the token), [`websocket`] (SysAdm's events),
+//! [`tide`] (memory of those who left).
 //!
 //! Nothing here can slow the core (I5): it sees `watch`es and atomics, and a slow reader misses intermediate states.
 
@@ -78,6 +79,7 @@ pub fn router(house: House) -> Router {
         streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
     };
+    tokio::spawn(tide::watch(shared.listeners.clone(), MAX_LISTENERS));
     let router = Router::new()
         .route("/status", get(status::status))
         .route("/v1/status", get(status::status))

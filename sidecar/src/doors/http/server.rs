@@ -16,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::tide;
 use crate::doors::descriptors;
 
 /// More are closed at once; less where the process may not have four times as many descriptors.
@@ -34,9 +33,8 @@ const CALM: Duration = Duration::from_millis(50);
 
 /// Serves `router` on `listener` until the process ends; `on_dropped` is told whom it turned away.
 pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, on_dropped: OnDropped) {
-    let all = MAX_CONNECTIONS.min(descriptors::allowed() / 4);
-    let places = Arc::new(Semaphore::new(all));
-    tokio::spawn(tide::watch(places.clone(), all));
+    let places = MAX_CONNECTIONS.min(descriptors::allowed() / 4);
+    let places = Arc::new(Semaphore::new(places));
     loop {
         let Ok((socket, from)) = listener.accept().await else {
             tokio::time::sleep(CALM).await;

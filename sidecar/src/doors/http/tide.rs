@@ -1,4 +1,5 @@
-//! When to give memory back: a crowd that went, and the start itself, left holes in it, which nothing else fills.
+//! When to give memory back: a crowd of listeners that went, and the start itself, left holes in it, which nothing else fills.
+//! Connections without an upgrade are not counted: they are short, or few.
 
 use std::sync::Arc;
 use std::time::Duration;

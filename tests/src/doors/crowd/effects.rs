@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A stalled client has filled by then what it can.
 const FILLED_AFTER: Duration = Duration::from_secs(3);
 /// What is freed is given back by then.
-const SETTLED_AFTER: Duration = Duration::from_secs(5);
+const SETTLED_AFTER: Duration = Duration::from_secs(12);
 
 /// Memory of the crowded sidecar, KiB.
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,6 +94,8 @@ fn jitter_now_ms(hosts: &BareHosts) -> Result<f64> {
 /// Brings the kinds of a crowd one after the other, and takes all away again.
 pub fn memory(hosts: &BareHosts, size: Size) -> Result<Memory> {
     hosts.wait_whole(PATIENCE)?;
+    // What the start used and freed is given back by then, too.
+    std::thread::sleep(SETTLED_AFTER);
     let before = resident(hosts)?;
     let (mut crowds, mut costs) = (Vec::new(), Vec::new());
     for kind in size.kinds() {
