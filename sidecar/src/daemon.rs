@@ -102,6 +102,8 @@ pub struct CoreView {
     pub is_peer_up: [bool; pbx_core::MAX_NODES],
     /// Whether each peer could take over, as it says within warntime.
     pub is_peer_ready: [bool; pbx_core::MAX_NODES],
+    /// What each said of its health last: a level as a number.
+    pub peer_ranks: [u8; pbx_core::MAX_NODES],
     /// Whether each peer was ever heard.
     pub is_peer_known: [bool; pbx_core::MAX_NODES],
     /// How the links to each peer are.
@@ -437,6 +439,7 @@ pub fn view_before_start() -> CoreView {
         is_without_quorum: false,
         is_peer_up: [false; pbx_core::MAX_NODES],
         is_peer_ready: [false; pbx_core::MAX_NODES],
+        peer_ranks: [0; pbx_core::MAX_NODES],
         is_peer_known: [false; pbx_core::MAX_NODES],
         links: LinkViews::default(),
         seats: None,
@@ -460,6 +463,7 @@ fn core_view(view: &View, now: BootTime, warntime: Duration, links: LinkViews) -
             let is_fresh = |heard_at| now.since(heard_at) < warntime;
             peer.condition.is_ready && !peer.is_leaving && peer.heard_at.is_some_and(is_fresh)
         }),
+        peer_ranks: view.peers.map(|peer| peer.condition.rank),
         is_peer_known: view.peers.map(|peer| peer.heard_at.is_some()),
         links,
         seats: view.seats,

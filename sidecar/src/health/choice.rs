@@ -29,7 +29,7 @@ pub struct Situation<'a> {
     pub is_booted: bool,
     /// Maintenance.
     pub is_paused: bool,
-    /// A standby could take over.
+    /// A healthier standby could take over, and may.
     pub has_heir: bool,
     /// How well it is.
     pub assessment: &'a Assessment,

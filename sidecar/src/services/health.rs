@@ -127,7 +127,7 @@ impl Services {
                 && self.end == End::NotAsked
                 && !self.desk.is_moving(),
             is_paused: self.live.paused,
-            has_heir: self.has_heir(None),
+            has_heir: !self.is_held_back() && self.has_healthier(level),
             assessment: &self.health.assessment,
         };
         let decision = self.health.chooser.decide(now(), &situation);

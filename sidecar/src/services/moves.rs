@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use pbx_core::{BootTime, Cause, Command, Input, Seat, Suppression};
+use pbx_crds::health::HealthLevel;
 use pbx_crds::switchover::{HookEvent, SwitchoverStatus, SwitchoverStrategy};
 use tokio::task::spawn_local;
 
@@ -334,6 +335,15 @@ impl Services {
             Some(seat) => is_ready(usize::from(seat.0)),
             None => (0..self.checked.file.nodes.len()).any(is_ready),
         }
+    }
+
+    /// Whether another node could take over, and is better than this level: what the core asks of an heir for the sake of health.
+    pub(super) fn has_healthier(&self, level: HealthLevel) -> bool {
+        let view = self.channels.view.borrow();
+        let own = usize::from(self.checked.settings.seat.0);
+        (0..self.checked.file.nodes.len()).any(|seat| {
+            seat != own && view.is_peer_ready[seat] && view.peer_ranks[seat] < level as u8
+        })
     }
 
     /// Why a draining Asterisk would lose its calls to the floating addresses, if it would.
