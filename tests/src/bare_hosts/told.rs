@@ -77,11 +77,6 @@ impl BareHosts {
         Ok(found.map(|notice| notice.at))
     }
 
-    /// The metrics of a host.
-    pub fn metrics(&self, index: usize) -> Result<String> {
-        self.ask(index, "/metrics")
-    }
-
     fn ask(&self, index: usize, path: &str) -> Result<String> {
         let host = &self.lan.hosts()[index];
         let address = SocketAddrV4::new(host.address, HTTP_PORT);

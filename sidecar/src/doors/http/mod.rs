@@ -14,6 +14,7 @@ mod websocket;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use pbx_crds::names::REPORT_STREAM_PATH;
 use pbx_crds::report::Report;
@@ -32,6 +33,8 @@ use crate::recorder::keeper::FlightDoor;
 const MAX_STREAMS: usize = 32;
 /// Event streams and websockets at a time.
 const MAX_LISTENERS: usize = 2048;
+/// Of an action: a name, and a few words on how.
+const MAX_DETAILS_BYTES: usize = 16 << 10;
 
 /// What the doors behind HTTP are given.
 pub struct House {
@@ -86,7 +89,10 @@ pub fn router(house: House) -> Router {
         .route(REPORT_STREAM_PATH, get(status::stream))
         .route("/v1/events", get(events::events))
         .route("/v1/jobs", get(events::jobs))
-        .route("/v1/actions/{action}", post(actions::act))
+        .route(
+            "/v1/actions/{action}",
+            post(actions::act).layer(DefaultBodyLimit::max(MAX_DETAILS_BYTES)),
+        )
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))
         .route("/metrics", get(status::metrics_text))
