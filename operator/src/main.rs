@@ -3,10 +3,12 @@
 //! - [`cluster`]: the objects of a cluster, step by step.
 //! - [`observe`]: the live side: report streams, status, labels, rolling.
 //! - [`scope`]: which namespaces, and the watches in them.
+//! - [`api`]: the client, and how soon a watch comes back.
 //! - [`leader`], [`http`], [`events`], [`metrics`], [`settings`]: what every operator has.
 //!
 //! It takes no part in a failover: without it, only the status is stale.
 
+mod api;
 mod cluster;
 mod context;
 mod events;
@@ -20,11 +22,9 @@ mod settings;
 mod testing;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
         .ok()
         .context("a TLS provider is installed already")?;
     let metrics = Metrics::new();
-    let leader_client = client().await?;
+    let leader_client = api::client().await?;
     let leader = Leader::new(
         leader_client,
         &settings.lease_namespace,
@@ -63,7 +63,7 @@ async fn main() -> anyhow::Result<()> {
 async fn work(leader: &Leader, settings: Arc<Settings>, metrics: Metrics) -> anyhow::Result<()> {
     leader.win().await;
     tracing::info!(identity = %settings.identity, "leading");
-    let client = client().await?;
+    let client = api::client().await?;
     let shared = Shared {
         announcer: Announcer::start(client.clone(), settings.identity.clone()),
         client,
@@ -81,17 +81,6 @@ async fn work(leader: &Leader, settings: Arc<Settings>, metrics: Metrics) -> any
 async fn release(leader: &Leader) -> anyhow::Result<()> {
     tracing::info!("told to end");
     leader.release().await.context("cannot release the lead")
-}
-
-async fn client() -> anyhow::Result<Client> {
-    let mut config = Config::infer()
-        .await
-        .context("no way to the API server: run in a pod, or set KUBECONFIG")?;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    // Above the minute in which a watch always says something. With the default of five minutes, a connection that a killed API
-    // server left half open held a reconcile up for three (seen).
-    config.read_timeout = Some(Duration::from_secs(75));
-    Client::try_from(config).context("cannot make a client of the API server")
 }
 
 fn log_as_json() {

@@ -23,6 +23,7 @@ use kube::{Client, Resource, ResourceExt};
 use pbx_crds::{PbxCluster, names};
 use serde::de::DeserializeOwned;
 
+use crate::api::WatchRetry;
 use crate::cluster::{self, apply::KeyMemory};
 use crate::context::Context;
 use crate::events::Announcer;
@@ -139,7 +140,7 @@ impl Scope {
     {
         let observers = Arc::clone(&self.observers);
         watcher(self.api::<K>(), config)
-            .default_backoff()
+            .backoff(WatchRetry::default())
             .modify(|object| object.managed_fields_mut().clear())
             .reflect(writer)
             .inspect_ok(move |event| match event {
@@ -168,7 +169,7 @@ impl Scope {
             + 'static,
     {
         watcher(self.api::<PartialObjectMeta<K>>(), config)
-            .default_backoff()
+            .backoff(WatchRetry::default())
             .touched_objects()
     }
 }

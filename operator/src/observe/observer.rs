@@ -26,7 +26,7 @@ use super::{ClusterKey, Mailbox, Tools, status};
 /// Words that wait; more make the sidecars wait.
 const QUEUE: usize = 64;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LONGEST_RETRY: Duration = Duration::from_secs(10);
+const LONGEST_RETRY: Duration = Duration::from_secs(3);
 /// A move makes several changes in a row (who serves, its history, where the traffic goes): one write tells them all, and
 /// the API server's time goes to the traffic first.
 const SETTLING: Duration = Duration::from_millis(40);

@@ -15,6 +15,8 @@ use crate::watcher::{Change, Seen, View};
 /// Of each flow: a second of them, as long as a stale path may lead to the old node.
 const ANSWERS_AFTER: usize = 250;
 const ANSWERS_TIMEOUT: Duration = Duration::from_secs(20);
+/// kube-proxy syncs once a second at most: by then it has done with what made the system whole, and its next sync is free.
+const KUBE_PROXY_IDLE: Duration = Duration::from_millis(1500);
 const MOVE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What a move took, in milliseconds from the cause.
@@ -62,6 +64,7 @@ pub fn observe(office: &Office, steps: &Steps) -> Result<Move> {
     let before = office.wait_whole()?;
     let from_address = office.serving_address()?;
     let probe = office.probe(office.service()?)?;
+    std::thread::sleep(KUBE_PROXY_IDLE);
     let done = carry_out(office, steps, &before, &probe);
     // Whatever happened, the client ends.
     let log = probe.finish()?;
