@@ -21,31 +21,70 @@ mod settings;
 #[cfg(test)]
 mod testing;
 
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::events::Announcer;
-use crate::leader::Leader;
+use crate::leader::{Leader, LeaderError};
 use crate::metrics::Metrics;
 use crate::scope::Shared;
 use crate::settings::Settings;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+/// Why the work ends without an error.
+enum End {
+    /// By a signal.
+    Told,
+    /// Another operator has the lead, or the API server could not be asked for too long.
+    LeadLost(LeaderError),
+}
+
+fn main() -> anyhow::Result<()> {
     let settings = Arc::new(Settings::parse());
     log_as_json();
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok()
         .context("a TLS provider is installed already")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make a runtime")?;
+    match runtime.block_on(run(settings))? {
+        End::Told => Ok(()),
+        End::LeadLost(why) => {
+            tracing::warn!(
+                error = &why as &dyn std::error::Error,
+                "the lead is lost: beginning anew"
+            );
+            Err(begin_anew())
+        }
+    }
+}
+
+/// Replaces this process by a new one, so that nothing of the lost lead goes on. Were the container to end, kubelet would hold its
+/// next start back: after a few outages of the API server for minutes (seen), in which nobody writes the status.
+fn begin_anew() -> anyhow::Error {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let failed = Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(arguments)
+        .exec();
+    anyhow::Error::new(failed).context("cannot begin anew")
+}
+
+async fn run(settings: Arc<Settings>) -> anyhow::Result<End> {
     let metrics = Metrics::new();
-    let leader_client = api::client().await?;
     let leader = Leader::new(
-        leader_client,
+        api::client().await?,
         &settings.lease_namespace,
         &settings.lease_name,
         &settings.identity,
@@ -53,14 +92,18 @@ async fn main() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let served = http::serve(settings.listen, metrics.clone());
     tokio::select! {
-        result = served => result.context("the operator's HTTP failed"),
-        result = work(&leader, settings.clone(), metrics) => result,
-        _ = terminate.recv() => release(&leader).await,
+        result = served => result.map(|()| End::Told).context("the operator's HTTP failed"),
+        result = work(&leader, settings.clone(), metrics) => result.map(End::LeadLost),
+        _ = terminate.recv() => release(&leader).await.map(|()| End::Told),
     }
 }
 
-/// Waits for the lead and works as long as it lasts. An end is an error: the pod starts again and waits anew.
-async fn work(leader: &Leader, settings: Arc<Settings>, metrics: Metrics) -> anyhow::Result<()> {
+/// Waits for the lead, works as long as it lasts, and says why it was lost.
+async fn work(
+    leader: &Leader,
+    settings: Arc<Settings>,
+    metrics: Metrics,
+) -> anyhow::Result<LeaderError> {
     leader.win().await;
     tracing::info!(identity = %settings.identity, "leading");
     let client = api::client().await?;
@@ -74,7 +117,7 @@ async fn work(leader: &Leader, settings: Arc<Settings>, metrics: Metrics) -> any
     let running = scopes.map(|namespace| scope::run(shared.clone(), namespace));
     tokio::select! {
         _ = futures::future::join_all(running) => anyhow::bail!("all watches ended"),
-        error = leader.keep() => Err(error).context("the lead is lost"),
+        lost = leader.keep() => Ok(lost),
     }
 }
 
@@ -84,12 +127,18 @@ async fn release(leader: &Leader) -> anyhow::Result<()> {
 }
 
 fn log_as_json() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = std::env::var("RUST_LOG").ok();
+    let wanted = wanted.and_then(|text| text.parse::<Targets>().ok());
+    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    // It calls each failed call an ERROR, for which no human must act: who called says what failed.
+    let filter = filter.with_target("kube_client::client::builder", LevelFilter::OFF);
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
+        .finish()
+        .with(filter)
         .init();
 }

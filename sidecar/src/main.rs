@@ -38,7 +38,6 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::LocalSet;
-use tracing_subscriber::EnvFilter;
 
 use crate::config::{Checked, Environment};
 use crate::daemon::{Daemon, ToCore};
@@ -88,13 +87,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    pbx_ami::log::as_json();
     let (path, is_check) = match Arguments::parse().command {
         Verb::Run { config } => (config, false),
         Verb::Check { config } => (config, true),

@@ -8,6 +8,7 @@ pub mod config;
 pub mod filter;
 pub mod http;
 pub mod hub;
+pub mod log;
 pub mod queue;
 mod restrict;
 pub mod shell;

@@ -13,7 +13,6 @@ use pbx_ami::user::Secret;
 use pbx_ami::{http, spool};
 use serde::Deserialize;
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 
 /// Its file: the hub, and which Asterisk.
 #[derive(Deserialize)]
@@ -34,13 +33,7 @@ struct Asterisk {
 }
 
 fn main() -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    pbx_ami::log::as_json();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [path] = arguments.as_slice() else {
         bail!("usage: pbx-ami FILE");
