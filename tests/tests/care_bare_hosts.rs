@@ -24,9 +24,9 @@ const HUNG_LIMIT: Duration = Duration::from_secs(2);
 #[test]
 fn a_hung_asterisk_is_replaced_within_two_seconds() {
     let hosts = BareHosts::start_with(settings("hung")).unwrap();
-    for _ in 0..2 {
-        let (took, cause) = hang(&hosts, Hang::Stopped).unwrap();
-        println!("another is active after {took:?}");
+    for how in [Hang::Stopped, Hang::Blocked] {
+        let (took, cause) = hang(&hosts, how).unwrap();
+        println!("{how:?}: another is active after {took:?}");
         assert_eq!(cause, Cause::AsteriskHung);
         assert!(took < HUNG_LIMIT, "took {took:?}");
     }
