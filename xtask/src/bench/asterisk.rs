@@ -15,7 +15,7 @@ use pbx_tests::measure::markdown_table;
 use pbx_tests::office;
 
 use super::asterisk_rows::ROWS;
-use super::measured::{Measured, Values, chosen};
+use super::measured::{Measured, Values, chosen, earlier, together};
 use crate::results::{ensure_met, write_json, write_table};
 
 /// As many as the goals say.
@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Begin no run after this many minutes
     #[arg(long, default_value_t = 26)]
     limit: u64,
+    /// Keep from this file, written by an earlier run of the same code, what is not measured now; may be repeated
+    #[arg(long)]
+    with: Vec<PathBuf>,
     /// Write the table into docs/switchover.md, between its markers
     #[arg(long)]
     docs: bool,
@@ -107,6 +110,7 @@ const GROUPS: [Group; 6] = [
 /// Measures, prints the table, and fails when a goal is missed.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let groups = chosen(&GROUPS, &arguments.only, |group| group.name)?;
+    let earlier = earlier(&arguments.with)?;
     let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
     let mut measured = Measured::default();
     for group in groups {
@@ -115,7 +119,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             note_failure(&mut measured, group, &error);
         }
     }
-    let figures = measured.figures(&ROWS);
+    let figures = together(&ROWS, &measured.figures(&ROWS), &earlier, |_| false);
     let table = markdown_table(&figures);
     println!("{table}");
     write_json(arguments.json.as_deref(), &figures)?;

@@ -1,18 +1,17 @@
 //! `cargo xtask bench e2e`: runs the groups, keeps going after a failed run, ends by itself, and tells all figures.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use pbx_tests::images::Profile;
-use pbx_tests::measure::{Figure, markdown_table};
+use pbx_tests::measure::markdown_table;
 use pbx_tests::office::{Office, ready_from};
 
 use super::figures::FIGURES;
 use super::groups::{GROUPS, Group};
-use super::measured::{Definition, Measured};
+use super::measured::{Measured, earlier, together};
 use crate::results::{ensure_met, write_json, write_table};
 
 /// A group that fails so often is given up.
@@ -62,7 +61,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let runs = arguments.runs.unwrap_or(group.runs);
         run_group(&mut measured, &office, group, (runs, end));
     }
-    let figures = together(&measured.figures(&FIGURES), &earlier);
+    let now = measured.figures(&FIGURES);
+    let figures = together(&FIGURES, &now, &earlier, is_of_several_groups);
     let table = markdown_table(&figures);
     println!("{table}");
     write_json(arguments.json.as_deref(), &figures)?;
@@ -72,44 +72,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure_met(&figures)
 }
 
-fn earlier(files: &[PathBuf]) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
-    for path in files {
-        let context = || format!("read figures of {}", path.display());
-        let text = fs::read_to_string(path).with_context(context)?;
-        figures.extend(serde_json::from_str::<Vec<Figure>>(&text).with_context(context)?);
-    }
-    Ok(figures)
-}
-
-/// In the order of the definitions. What was measured now wins, but for a figure of several groups all runs count.
-fn together(measured: &[Figure], earlier: &[Figure]) -> Vec<Figure> {
-    let of = |figures: &[Figure], name: &str| -> Vec<Figure> {
-        figures
-            .iter()
-            .filter(|figure| figure.name == name)
-            .cloned()
-            .collect()
-    };
-    let chosen = FIGURES.iter().filter_map(|definition| {
-        let groups = GROUPS.iter();
-        let groups = groups.filter(|group| group.figures.contains(&definition.name));
-        let mut found = of(measured, definition.name);
-        if found.is_empty() || groups.count() > 1 {
-            found.extend(of(earlier, definition.name));
-        }
-        let values: Vec<f64> = found.iter().flat_map(|one| one.values.clone()).collect();
-        let failed = found.iter().flat_map(|one| one.failed_runs.clone());
-        let failed: Vec<String> = failed.collect();
-        let Definition {
-            name,
-            what,
-            unit,
-            goal,
-        } = *definition;
-        (!found.is_empty()).then(|| Figure::new(name, what, unit, goal, &values, &failed))
-    });
-    chosen.collect()
+/// Whether several groups give values for it.
+fn is_of_several_groups(name: &str) -> bool {
+    let groups = GROUPS.iter();
+    groups.filter(|group| group.figures.contains(&name)).count() > 1
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Group>> {

@@ -1,8 +1,10 @@
 //! What groups of runs gave: values and failures by row, and the figures that they make.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use pbx_tests::measure::{Figure, Goal};
 
 /// Values of some rows, from one run.
@@ -54,6 +56,39 @@ pub(super) fn chosen<T>(
     }
     let is_chosen = |one: &&T| only.is_empty() || only.iter().any(|wanted| *wanted == name(one));
     Ok(all.iter().filter(is_chosen).collect())
+}
+
+/// The figures in files that earlier runs wrote.
+pub(super) fn earlier(files: &[PathBuf]) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for path in files {
+        let context = || format!("read figures of {}", path.display());
+        let text = fs::read_to_string(path).with_context(context)?;
+        figures.extend(serde_json::from_str::<Vec<Figure>>(&text).with_context(context)?);
+    }
+    Ok(figures)
+}
+
+/// In the order of the definitions. What was measured now wins, but of a figure that adds up all runs count.
+pub(super) fn together(
+    definitions: &[Definition],
+    measured: &[Figure],
+    earlier: &[Figure],
+    adds_up: impl Fn(&str) -> bool,
+) -> Vec<Figure> {
+    let chosen = definitions.iter().filter_map(|of| {
+        let same = |figure: &&Figure| figure.name == of.name;
+        let mut found: Vec<&Figure> = measured.iter().filter(same).collect();
+        if found.is_empty() || adds_up(of.name) {
+            found.extend(earlier.iter().filter(same));
+        }
+        let values: Vec<f64> = found.iter().flat_map(|one| one.values.clone()).collect();
+        let failed = found.iter().flat_map(|one| one.failed_runs.clone());
+        let failed: Vec<String> = failed.collect();
+        let joined = Figure::new(of.name, of.what, of.unit, of.goal, &values, &failed);
+        (!found.is_empty()).then_some(joined)
+    });
+    chosen.collect()
 }
 
 impl Measured {
