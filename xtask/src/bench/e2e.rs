@@ -141,7 +141,7 @@ fn in_words(values: &[(&str, f64)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pbx_tests::measure::Goal;
+    use pbx_tests::measure::{Figure, Goal};
 
     use super::*;
 
@@ -168,7 +168,7 @@ mod tests {
             of("e2e.dual", 0.0),
         ];
         let now = [of("e2e.api_down", 6.0), of("e2e.dual", 2.0)];
-        let found: Vec<_> = together(&now, &earlier)
+        let found: Vec<_> = together(&FIGURES, &now, &earlier, is_of_several_groups)
             .into_iter()
             .map(|figure| (figure.name, figure.values))
             .collect();
