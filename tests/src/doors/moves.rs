@@ -17,7 +17,7 @@ use crate::http;
 use crate::netns::run_in;
 
 /// A door that is asked is asked again after this.
-const ASK_EVERY: Duration = Duration::from_micros(500);
+const ASK_EVERY: Duration = Duration::from_millis(2);
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// The doors, in the order in which [`Moves::once`] tells their times.
@@ -30,11 +30,11 @@ pub const DOORS: [(&str, &str); 6] = [
     ),
     (
         "haast",
-        "HAAst's `getstatus` says Active (asked every 0.5 ms)",
+        "HAAst's `getstatus` says Active (asked every 2 ms)",
     ),
     (
         "droonga",
-        "Droonga's `system.status` says active (asked every 0.5 ms)",
+        "Droonga's `system.status` says active (asked every 2 ms)",
     ),
     (
         "sysadm",
