@@ -1,7 +1,11 @@
 //! The role moves from one node to the other: for each cause, one active after it, exact counts, no two answers at once, and times that
 //! a loaded machine keeps as well. The figures proper are measured by `cargo xtask bench e2e`.
 
+use std::time::Duration;
+
 use pbx_crds::Cause;
+use pbx_tests::cluster::wait_until;
+use pbx_tests::office::{NAME, NAMESPACE};
 use pbx_tests::scenario::moves::Move;
 use pbx_tests::scenario::{kills, nodes, pods};
 use support::office;
@@ -62,4 +66,31 @@ fn silent_node_is_replaced_after_deadtime() {
     let found = nodes::power_off(office()).unwrap();
     assert_quick(&found, 1500.0, 4000.0);
     assert_eq!(last_cause(), Some(Cause::NodeSilent));
+}
+
+#[test]
+fn a_deleted_endpoint_slice_points_at_the_active_again_and_the_role_stays() {
+    let office = office();
+    let before = office.watcher.view();
+    let selector = format!("--selector=kubernetes.io/service-name={NAME}");
+    let slices = ["endpointslices", &selector, "--namespace", NAMESPACE];
+    let form = "--output=jsonpath={.items[*].metadata.uid} {.items[*].endpoints[*].addresses[*]}";
+    let shown = || {
+        office
+            .cluster
+            .kubectl(&[&["get"], &slices[..], &[form]].concat())
+    };
+    let (uid, address) = (shown().unwrap(), before.traffic.address.unwrap());
+    let uid = uid.split(' ').next().unwrap();
+    office
+        .cluster
+        .kubectl(&[&["delete"], &slices[..]].concat())
+        .unwrap();
+    wait_until("the slice of the active", Duration::from_secs(10), || {
+        let now = shown()?;
+        Ok(!now.contains(uid) && now.ends_with(&address))
+    })
+    .unwrap();
+    let after = office.wait_whole().unwrap();
+    assert_eq!(after.status.epoch, before.status.epoch);
 }

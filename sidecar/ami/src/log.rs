@@ -5,8 +5,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Begins to log. `RUST_LOG` is a level, or levels by module (`info,pbx_sidecar::daemon=debug`); without it, or where it cannot be
-/// read, everything from INFO on. Filters on spans and fields are not known: their expressions cost every sidecar a third of a
-/// megabyte.
+/// read, everything from INFO on. Filters on spans and fields are not known.
 pub fn as_json() {
     let wanted = std::env::var("RUST_LOG").ok();
     let wanted = wanted.and_then(|text| text.parse::<Targets>().ok());
