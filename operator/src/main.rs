@@ -21,8 +21,6 @@ mod settings;
 #[cfg(test)]
 mod testing;
 
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -33,55 +31,19 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::events::Announcer;
-use crate::leader::{Leader, LeaderError};
+use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::scope::Shared;
 use crate::settings::Settings;
 
-/// Why the work ends without an error.
-enum End {
-    /// By a signal.
-    Told,
-    /// Another operator has the lead, or the API server could not be asked for too long.
-    LeadLost(LeaderError),
-}
-
-fn main() -> anyhow::Result<()> {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
     let settings = Arc::new(Settings::parse());
     log_as_json();
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok()
         .context("a TLS provider is installed already")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot make a runtime")?;
-    match runtime.block_on(run(settings))? {
-        End::Told => Ok(()),
-        End::LeadLost(why) => {
-            tracing::warn!(
-                error = &why as &dyn std::error::Error,
-                "the lead is lost: beginning anew"
-            );
-            Err(begin_anew())
-        }
-    }
-}
-
-/// Replaces this process by a new one, so that nothing of the lost lead goes on. Were the container to end, kubelet would hold its
-/// next start back: after a few outages of the API server for minutes (seen), in which nobody writes the status.
-fn begin_anew() -> anyhow::Error {
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_default();
-    let failed = Command::new("/proc/self/exe")
-        .arg0(name)
-        .args(arguments)
-        .exec();
-    anyhow::Error::new(failed).context("cannot begin anew")
-}
-
-async fn run(settings: Arc<Settings>) -> anyhow::Result<End> {
     let metrics = Metrics::new();
     let leader = Leader::new(
         api::client().await?,
@@ -92,18 +54,14 @@ async fn run(settings: Arc<Settings>) -> anyhow::Result<End> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let served = http::serve(settings.listen, metrics.clone());
     tokio::select! {
-        result = served => result.map(|()| End::Told).context("the operator's HTTP failed"),
-        result = work(&leader, settings.clone(), metrics) => result.map(End::LeadLost),
-        _ = terminate.recv() => release(&leader).await.map(|()| End::Told),
+        result = served => result.context("the operator's HTTP failed"),
+        result = work(&leader, settings.clone(), metrics) => result,
+        _ = terminate.recv() => release(&leader).await,
     }
 }
 
-/// Waits for the lead, works as long as it lasts, and says why it was lost.
-async fn work(
-    leader: &Leader,
-    settings: Arc<Settings>,
-    metrics: Metrics,
-) -> anyhow::Result<LeaderError> {
+/// Waits for the lead and works as long as it lasts. An end is an error: the pod starts again and waits anew.
+async fn work(leader: &Leader, settings: Arc<Settings>, metrics: Metrics) -> anyhow::Result<()> {
     leader.win().await;
     tracing::info!(identity = %settings.identity, "leading");
     let client = api::client().await?;
@@ -117,7 +75,7 @@ async fn work(
     let running = scopes.map(|namespace| scope::run(shared.clone(), namespace));
     tokio::select! {
         _ = futures::future::join_all(running) => anyhow::bail!("all watches ended"),
-        lost = leader.keep() => Ok(lost),
+        error = leader.keep() => Err(error).context("the lead is lost"),
     }
 }
 
