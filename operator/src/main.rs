@@ -26,9 +26,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::EnvFilter;
 
 use crate::events::Announcer;
 use crate::leader::Leader;
@@ -85,18 +83,15 @@ async fn release(leader: &Leader) -> anyhow::Result<()> {
 }
 
 fn log_as_json() {
-    let wanted = std::env::var("RUST_LOG").ok();
-    let wanted = wanted.and_then(|text| text.parse::<Targets>().ok());
-    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    // It calls each failed call an ERROR, for which no human must act: who called says what failed.
-    let filter = filter.with_target("kube_client::client::builder", LevelFilter::OFF);
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // kube calls each failed call an ERROR, for which no human must act: who called says what failed.
+    let quiet = "kube_client::client::builder=off".parse();
+    let filter = filter.add_directive(quiet.expect("it is a directive"));
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
-        .with_max_level(LevelFilter::TRACE)
-        .finish()
-        .with(filter)
+        .with_env_filter(filter)
         .init();
 }

@@ -14,7 +14,7 @@ use super::{Done, End, Services, now};
 use crate::asterisk::calls;
 use crate::asterisk::config::why_calls_leave;
 use crate::asterisk::supervisor::Phase;
-use crate::daemon::ToCore;
+use crate::daemon::{CoreView, ToCore};
 use crate::drills::{self, Pair};
 use crate::hooks::Happening;
 use crate::request::{self, Asked};
@@ -328,22 +328,19 @@ impl Services {
 
     /// Whether the node of this seat, or any other, could take over.
     pub(super) fn has_heir(&self, to: Option<Seat>) -> bool {
-        let view = self.channels.view.borrow();
-        let own = usize::from(self.checked.settings.seat.0);
-        let is_ready = |seat: usize| seat != own && view.is_peer_ready[seat];
-        match to {
-            Some(seat) => is_ready(usize::from(seat.0)),
-            None => (0..self.checked.file.nodes.len()).any(is_ready),
-        }
+        self.has_ready_peer(|seat, _| to.is_none_or(|to| seat == usize::from(to.0)))
     }
 
     /// Whether another node could take over, and is better than this level: what the core asks of an heir for the sake of health.
     pub(super) fn has_healthier(&self, level: HealthLevel) -> bool {
+        self.has_ready_peer(|seat, view| view.peer_ranks[seat] < level as u8)
+    }
+
+    fn has_ready_peer(&self, is_meant: impl Fn(usize, &CoreView) -> bool) -> bool {
         let view = self.channels.view.borrow();
         let own = usize::from(self.checked.settings.seat.0);
-        (0..self.checked.file.nodes.len()).any(|seat| {
-            seat != own && view.is_peer_ready[seat] && view.peer_ranks[seat] < level as u8
-        })
+        let mut seats = 0..self.checked.file.nodes.len();
+        seats.any(|seat| seat != own && view.is_peer_ready[seat] && is_meant(seat, &view))
     }
 
     /// Why a draining Asterisk would lose its calls to the floating addresses, if it would.

@@ -11,7 +11,7 @@ use std::net::{SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ impl BlockedThreads {
     /// Holds the threads of `process` that wait for tasks, and makes sure that nobody answers SIP at `target` in a network namespace.
     pub fn of(process: i32, namespace: &Path, target: SocketAddrV4) -> Result<Self> {
         let is_over = Arc::new(AtomicBool::new(false));
-        let (held, first) = channel();
+        let (held, first) = sync_channel(1);
         let over = is_over.clone();
         // Who holds a thread is the thread that asked for it, until it ends.
         let holder = std::thread::spawn(move || hold(process, &over, &held));
@@ -77,7 +77,7 @@ impl Drop for BlockedThreads {
 }
 
 /// Holds those that wait now, tells how many, and holds who comes to wait later.
-fn hold(process: i32, is_over: &AtomicBool, first: &Sender<usize>) {
+fn hold(process: i32, is_over: &AtomicBool, first: &SyncSender<usize>) {
     let mut held = BTreeSet::new();
     while !is_over.load(Ordering::Relaxed) {
         let Ok(waiting) = waiting_for_tasks(process) else {
@@ -90,8 +90,8 @@ fn hold(process: i32, is_over: &AtomicBool, first: &Sender<usize>) {
                 held.insert(thread);
             }
         }
-        // Who asked first is told first; later nobody listens.
-        first.send(held.len()).ok();
+        // The first count is told; nobody takes a later one.
+        first.try_send(held.len()).ok();
         // A held thread that was killed is gone only when its holder has heard of it.
         for thread in &held {
             let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
