@@ -25,14 +25,11 @@ const BEFORE_KILL: Duration = Duration::from_secs(20);
 /// complete then, the counts exact. `status_ms` of the move contains the operator's absence.
 pub fn operator_down(office: &Office) -> Result<Move> {
     office.wait_whole()?;
-    scale_operator(office, 0)?;
-    let found = observe(
-        office,
-        &Steps {
-            cause: &fail_over_without_operator,
-            repair: &|_| Ok(()),
-        },
-    );
+    let steps = Steps {
+        cause: &fail_over_without_operator,
+        repair: &|_| Ok(()),
+    };
+    let found = scale_operator(office, 0).and_then(|()| observe(office, &steps));
     // After a failure too: without it nothing is ever whole.
     scale_operator(office, 1)?;
     found
@@ -54,6 +51,9 @@ fn scale_operator(office: &Office, replicas: u8) -> Result<()> {
     let replicas = format!("--replicas={replicas}");
     let scale = ["scale", "deployment", "--all", &replicas];
     office.cluster.kubectl(&[&scale[..], &own].concat())?;
+    // After an outage of the API server Kubernetes' own controllers take up to half a minute to look again.
+    let seen = ["rollout", "status", "deployment", "--timeout=60s"];
+    office.cluster.kubectl(&[&seen[..], &own].concat())?;
     if replicas == "--replicas=0" {
         let gone = ["wait", "pods", "--all", "--for=delete", "--timeout=60s"];
         office.cluster.kubectl(&[&gone[..], &own].concat())?;
