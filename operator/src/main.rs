@@ -21,6 +21,8 @@ mod settings;
 #[cfg(test)]
 mod testing;
 
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -29,19 +31,54 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::events::Announcer;
-use crate::leader::Leader;
+use crate::leader::{Leader, LeaderError};
 use crate::metrics::Metrics;
 use crate::scope::Shared;
 use crate::settings::Settings;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+/// Why the work ends without an error.
+enum End {
+    /// By a signal.
+    Told,
+    /// Another operator has the lead, or the API server could not be asked for too long.
+    LeadLost(LeaderError),
+}
+
+fn main() -> anyhow::Result<()> {
     let settings = Arc::new(Settings::parse());
     log_as_json();
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok()
         .context("a TLS provider is installed already")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make a runtime")?;
+    match runtime.block_on(run(settings))? {
+        End::Told => Ok(()),
+        End::LeadLost(why) => {
+            tracing::warn!(
+                error = &why as &dyn std::error::Error,
+                "the lead is lost: beginning anew"
+            );
+            Err(begin_anew())
+        }
+    }
+}
+
+/// Replaces this process by a new one, so that nothing of the lost lead goes on. Were the container to end, kubelet would hold its
+/// next start back: after a few outages of the API server for minutes (seen), in which nobody writes the status.
+fn begin_anew() -> anyhow::Error {
+    let own = match std::env::current_exe() {
+        Ok(path) => path,
+        Err(error) => return anyhow::Error::new(error).context("cannot find the own program"),
+    };
+    let failed = Command::new(own).args(std::env::args_os().skip(1)).exec();
+    anyhow::Error::new(failed).context("cannot begin anew")
+}
+
+async fn run(settings: Arc<Settings>) -> anyhow::Result<End> {
     let metrics = Metrics::new();
     let leader = Leader::new(
         api::client().await?,
@@ -52,14 +89,18 @@ async fn main() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let served = http::serve(settings.listen, metrics.clone());
     tokio::select! {
-        result = served => result.context("the operator's HTTP failed"),
-        result = work(&leader, settings.clone(), metrics) => result,
-        _ = terminate.recv() => release(&leader).await,
+        result = served => result.map(|()| End::Told).context("the operator's HTTP failed"),
+        result = work(&leader, settings.clone(), metrics) => result.map(End::LeadLost),
+        _ = terminate.recv() => release(&leader).await.map(|()| End::Told),
     }
 }
 
-/// Waits for the lead and works as long as it lasts. An end is an error: the pod starts again and waits anew.
-async fn work(leader: &Leader, settings: Arc<Settings>, metrics: Metrics) -> anyhow::Result<()> {
+/// Waits for the lead, works as long as it lasts, and says why it was lost.
+async fn work(
+    leader: &Leader,
+    settings: Arc<Settings>,
+    metrics: Metrics,
+) -> anyhow::Result<LeaderError> {
     leader.win().await;
     tracing::info!(identity = %settings.identity, "leading");
     let client = api::client().await?;
@@ -73,7 +114,7 @@ async fn work(leader: &Leader, settings: Arc<Settings>, metrics: Metrics) -> any
     let running = scopes.map(|namespace| scope::run(shared.clone(), namespace));
     tokio::select! {
         _ = futures::future::join_all(running) => anyhow::bail!("all watches ended"),
-        error = leader.keep() => Err(error).context("the lead is lost"),
+        lost = leader.keep() => Ok(lost),
     }
 }
 

@@ -219,6 +219,26 @@ impl Office {
         let what = "an active node, a ready standby and nothing in progress";
         self.watcher
             .wait_until(what, WHOLE_TIMEOUT, is_whole_as_asked)
+            .with_context(|| self.evidence())
+    }
+
+    /// All pods and what the operator said last, for whoever reads that it never became whole.
+    fn evidence(&self) -> String {
+        let operator = "--selector=app.kubernetes.io/name=pbx-ha-operator";
+        let log = [
+            "logs",
+            operator,
+            "--tail=12",
+            "--prefix",
+            "--namespace",
+            OPERATOR_NAMESPACE,
+        ];
+        let pods = ["get", "pods", "--all-namespaces", "--output=wide"];
+        let shown = [&pods[..], &log].map(|asked| match self.cluster.kubectl(asked) {
+            Ok(told) => told,
+            Err(error) => format!("{error:#}"),
+        });
+        shown.join("\n")
     }
 
     /// Merges `patch` (JSON) into an object of the telephone system.

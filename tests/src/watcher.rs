@@ -147,8 +147,10 @@ impl Watcher {
             if left.is_zero() {
                 let view = &record.view;
                 bail!(
-                    "waited {timeout:?} in vain for {what}; seen last: {:?}, {}",
+                    "waited {timeout:?} in vain for {what}; seen last: {:?}, generation {:?} (observed {:?}), {}",
                     view.traffic,
+                    view.generation,
+                    view.status.observed_generation,
                     describe(&view.status)
                 );
             }

@@ -32,6 +32,7 @@ const REPLACED_LIMIT: Duration = Duration::from_secs(150);
 const UPGRADE_HOLD: Duration = Duration::from_secs(75);
 const DRAIN_HOLD: Duration = Duration::from_secs(15);
 const RELOAD_HOLD: Duration = Duration::from_secs(45);
+const CALL_AGAIN: Duration = Duration::from_millis(200);
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 /// The telephone system with a dialplan that puts calls through to a callee; what it was is given back when this is dropped.
@@ -137,25 +138,37 @@ impl<'a> Exchange<'a> {
     }
 
     fn wait_extension(&self, extension: &str) -> Result<()> {
-        let Parties {
-            namespace,
-            client,
-            target,
-        } = &self.parties;
         let limit = Instant::now() + RELOAD_LIMIT;
-        loop {
-            match Call::begin(namespace, *client, *target, extension) {
-                Ok(call) => {
-                    // The dialplan may have ended it meanwhile.
-                    call.hang_up().ok();
-                    return Ok(());
-                }
-                Err(error) if Instant::now() > limit => {
-                    return Err(error.context("the active has not read the new files"));
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        while let Err(error) = self.call(extension) {
+            if Instant::now() > limit {
+                return Err(error.context("the active has not read the new files"));
             }
+            std::thread::sleep(CALL_AGAIN);
         }
+        Ok(())
+    }
+
+    fn wait_without_extension(&self, extension: &str) -> Result<()> {
+        let limit = Instant::now() + RELOAD_LIMIT;
+        while self.call(extension).is_ok() {
+            let is_late = Instant::now() > limit;
+            ensure!(!is_late, "the active goes on with the files of before");
+            std::thread::sleep(CALL_AGAIN);
+        }
+        Ok(())
+    }
+
+    fn call(&self, extension: &str) -> Result<()> {
+        let parties = &self.parties;
+        let call = Call::begin(
+            &parties.namespace,
+            parties.client,
+            parties.target,
+            extension,
+        )?;
+        // The dialplan may have ended it meanwhile.
+        call.hang_up().ok();
+        Ok(())
     }
 
     fn patch(&self, patch: &str) -> Result<()> {
@@ -170,6 +183,8 @@ impl<'a> Exchange<'a> {
         if own_settings(self.office)? != before {
             wait_for_other_lives_within(self.office, &old, REPLACED_LIMIT)?;
         }
+        // A standby tries the files of before as well, and is not ready meanwhile: the next switchover would be refused.
+        self.wait_without_extension(OPENED)?;
         self.office.wait_whole().map(drop)
     }
 }

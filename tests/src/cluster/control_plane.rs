@@ -33,8 +33,8 @@ pub(super) fn start_api(layout: &Layout, kube: &Path) -> Result<()> {
 
 /// Starts controllers and scheduler.
 pub(super) fn start_controllers(layout: &Layout, kube: &Path) -> Result<()> {
-    process::start(&layout.log(), CONTROLLERS, &controllers(layout, kube))?;
-    process::start(&layout.log(), SCHEDULER, &scheduler(layout, kube))
+    process::keep(&layout.log(), CONTROLLERS, &controllers(layout, kube))?;
+    process::keep(&layout.log(), SCHEDULER, &scheduler(layout, kube))
 }
 
 /// Waits until the API server is ready, as `is_ready` tells; fails early when it died.

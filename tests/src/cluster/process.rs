@@ -78,6 +78,14 @@ pub(super) fn start(folder: &Path, name: &str, command: &[String]) -> Result<()>
         .with_context(|| format!("write {}", path.display()))
 }
 
+/// The same, of a daemon that is started again when it ends, as kubelet does with parts of a control plane: a scheduler ends itself
+/// when it finds its memory of the pods wrong, which outages of the API server may cause. It dies with its keeper.
+pub(super) fn keep(folder: &Path, name: &str, command: &[String]) -> Result<()> {
+    let keeper = r#"while :; do setpriv --pdeathsig KILL "$@"; sleep 1; done"#;
+    let kept = ["sh", "-c", keeper, name].map(str::to_owned);
+    start(folder, name, &[&kept[..], command].concat())
+}
+
 /// The pid of the daemon, while it runs.
 pub(super) fn running(folder: &Path, name: &str) -> Option<u32> {
     let text = fs::read_to_string(pid_file(folder, name)).ok()?;
@@ -226,6 +234,26 @@ mod tests {
         assert_eq!(parse_start_time(stat), Some(4242));
         assert_eq!(parse_start_time(&stat.replace(" S ", " Z ")), None);
         assert!(start_time(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn kept_daemon_runs_again_until_its_keeper_is_killed() {
+        let folder = std::env::temp_dir().join(format!("pbxha-kept-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let seconds = format!("600.{}", std::process::id());
+        keep(&folder, "kept", &["sleep".into(), seconds.clone()]).unwrap();
+        let sleepers = || find(|one| one.program() == "sleep" && one.arguments[1] == seconds);
+        let limit = Duration::from_secs(20);
+        wait_until("the daemon", limit, || Ok(sleepers().len() == 1)).unwrap();
+        let first = sleepers().remove(0);
+        first.signal(Signal::KILL).unwrap();
+        wait_until("the next one", limit, || {
+            Ok(sleepers().iter().any(|one| one.pid != first.pid))
+        })
+        .unwrap();
+        kill(&folder, "kept").unwrap();
+        wait_until("its end", limit, || Ok(sleepers().is_empty())).unwrap();
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -61,11 +61,12 @@ fn scale_operator(office: &Office, replicas: u8) -> Result<()> {
     Ok(())
 }
 
-/// Stops the API server for `length` and kills the active's Asterisk during it: it is restarted in place, the role stays. Returns
-/// the longest time without an answer, in milliseconds.
+/// Stops the API server for `length` and kills the active's Asterisk during it: it is restarted in place, the role stays, and the
+/// operator's container outlives it. Returns the longest time without an answer, in milliseconds.
 pub fn api_down(office: &Office, length: Duration) -> Result<f64> {
     let before = office.wait_whole()?;
     let restarts = restarts_of_active(&before)?;
+    let operator_ends = ends_of_operator(office)?;
     let probe = office.probe(office.service()?)?;
     let stopped_at = Instant::now();
     office.cluster.stop_apiserver()?;
@@ -94,6 +95,10 @@ pub fn api_down(office: &Office, length: Duration) -> Result<f64> {
         log.answerers()
     );
     office.wait_whole()?;
+    ensure!(
+        ends_of_operator(office)? == operator_ends,
+        "the operator's container ended: kubelet holds the next starts back"
+    );
     Ok(log.worst_gap().ms)
 }
 
@@ -141,6 +146,15 @@ fn blip(office: &Office, before: &View, length: Duration) -> Result<f64> {
         "Asterisk was restarted during an outage of the API"
     );
     Ok(log.worst_gap().ms)
+}
+
+/// How often a container of the operator was started again, by pod.
+fn ends_of_operator(office: &Office) -> Result<String> {
+    let of = ["get", "pods", "--namespace", OPERATOR_NAMESPACE];
+    let counts = "jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[*].restartCount};{end}";
+    office
+        .cluster
+        .kubectl(&[&of[..], &["--output", counts]].concat())
 }
 
 fn cordon_all(office: &Office, is_cordoned: bool) -> Result<()> {
