@@ -125,9 +125,14 @@ async fn release(leader: &Leader) -> anyhow::Result<()> {
 
 fn log_as_json() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // kube calls each failed call an ERROR, for which no human must act: who called says what failed.
-    let quiet = "kube_client::client::builder=off".parse();
-    let filter = filter.add_directive(quiet.expect("it is a directive"));
+    // kube calls each failed call an ERROR, for which no human must act, and warns of each watch that ends: who called says what failed.
+    let filter = [
+        "kube_client::client::builder=off",
+        "kube_client::client=error",
+    ]
+    .into_iter()
+    .map(|quiet| quiet.parse().expect("it is a directive"))
+    .fold(filter, EnvFilter::add_directive);
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)

@@ -153,6 +153,7 @@ impl Scope {
                 Event::InitDone => observers.wake_all(),
             })
             .touched_objects()
+            .filter(is_heard)
     }
 
     /// A watch of metadata alone.
@@ -171,7 +172,14 @@ impl Scope {
         watcher(self.api::<PartialObjectMeta<K>>(), config)
             .backoff(WatchRetry::default())
             .touched_objects()
+            .filter(is_heard)
     }
+}
+
+/// A controller pauses all its watches together, up to 30 s for each failure of any of them: an outage that fails a dozen of them
+/// stopped its work for minutes (seen). So it never hears of one: each watch has a retry of its own.
+fn is_heard<K>(touched: &Result<K, watcher::Error>) -> std::future::Ready<bool> {
+    std::future::ready(touched.is_ok())
 }
 
 fn labelled() -> watcher::Config {

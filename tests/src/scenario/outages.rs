@@ -10,12 +10,14 @@ use super::kills::signal_asterisk;
 use super::moves::{Move, Steps, observe};
 use crate::call::Call;
 use crate::clock::Moment;
+use crate::cluster::wait_until;
 use crate::office::{NAME, NAMESPACE, OPERATOR_NAMESPACE, Office, SIP_PORT};
 use crate::sidecar_log::notices_since;
 use crate::watcher::View;
 
 const SLICE_TIMEOUT: Duration = Duration::from_secs(30);
 const ALONE_TIMEOUT: Duration = Duration::from_mins(1);
+const HEEDED_TIMEOUT: Duration = Duration::from_secs(15);
 /// Answers and echoes, in the example's dialplan.
 const CALLED: &str = "100";
 /// Into the outage, so that nothing lives on answers from before it.
@@ -99,6 +101,7 @@ pub fn api_down(office: &Office, length: Duration) -> Result<f64> {
         ends_of_operator(office)? == operator_ends,
         "the operator's container ended: kubelet holds the next starts back"
     );
+    changes_are_heeded(office)?;
     Ok(log.worst_gap().ms)
 }
 
@@ -112,6 +115,7 @@ pub fn api_blip_alone(office: &Office, length: Duration) -> Result<f64> {
     office.cluster.start_apiserver()?;
     cordon_all(office, false)?;
     office.wait_whole()?;
+    changes_are_heeded(office)?;
     gap
 }
 
@@ -146,6 +150,29 @@ fn blip(office: &Office, before: &View, length: Duration) -> Result<f64> {
         "Asterisk was restarted during an outage of the API"
     );
     Ok(log.worst_gap().ms)
+}
+
+/// An operator whose watches did not all come back goes on telling the status and heeds no change of a spec.
+fn changes_are_heeded(office: &Office) -> Result<()> {
+    let annotate = |mark: &str| {
+        let annotations = format!(r#"{{"pbxha.dev/test":{mark}}}"#);
+        let patch =
+            format!(r#"{{"spec":{{"network":{{"service":{{"annotations":{annotations}}}}}}}}}"#);
+        office.patch("pbxcluster", NAME, &patch)
+    };
+    let of = ["get", "service", NAME, "--namespace", NAMESPACE];
+    let shown = || {
+        office
+            .cluster
+            .kubectl(&[&of[..], &["--output=jsonpath={.metadata.annotations}"]].concat())
+    };
+    annotate(r#""heeded""#)?;
+    let heeded = wait_until("a changed spec to be heeded", HEEDED_TIMEOUT, || {
+        Ok(shown()?.contains("heeded"))
+    });
+    annotate("null")?;
+    heeded?;
+    office.wait_whole().map(drop)
 }
 
 /// How often a container of the operator was started again, by pod.
