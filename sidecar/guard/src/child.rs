@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process,
-    set_parent_process_death_signal, wait,
+    set_parent_process_death_signal, setpriority_process, wait,
 };
 
 use crate::protocol::ExitKind;
@@ -54,6 +54,20 @@ pub fn spawn_tied(command: &[OsString]) -> io::Result<Pid> {
     }
     // The handle is not needed: whoever calls reaps by pid.
     spawn.spawn().map(|child| Pid::from_child(&child))
+}
+
+/// All threads of a process get a tenth of an ordinary one's share from now on, where a processor is wanted by others too.
+pub fn yield_to_others(pid: Pid) {
+    const NICE: i32 = 10;
+    let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    let ids = threads.into_iter().flatten().filter_map(|thread| {
+        let name = thread.ok()?.file_name();
+        Pid::from_raw(name.to_str()?.parse().ok()?)
+    });
+    for id in ids {
+        // Gone in the meantime is as good.
+        let _ = setpriority_process(Some(id), NICE);
+    }
 }
 
 /// Reaps one dead child, if there is one; never waits.

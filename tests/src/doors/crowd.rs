@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use pbx_crds::names::HTTP_PORT;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
@@ -124,6 +124,10 @@ impl Crowd {
         let crowd_is_over = is_over.clone();
         let (namespace, counts) = (hosts.host(index).path(), place.counts.clone());
         let thread = std::thread::spawn(move || {
+            // Of this thread alone (Linux). They would be on machines of their own: their work must not keep ours from it.
+            if let Err(error) = setpriority_process(None, CLIENTS_NICE) {
+                eprintln!("the crowd works like anybody else: {error}");
+            }
             let run = || run(&place, size, &crowd_is_over);
             if let Err(error) = run_in(&namespace, run).and_then(|ran| ran) {
                 eprintln!("the crowd ended: {error:#}");
@@ -160,6 +164,9 @@ impl Drop for Crowd {
         }
     }
 }
+
+/// The least share of a processor.
+const CLIENTS_NICE: i32 = 19;
 
 /// Each client is a descriptor of this process.
 fn raise_descriptors() -> Result<()> {

@@ -44,6 +44,7 @@ pub async fn watch(places: Arc<Semaphore>, all: usize) {
         let here = all.saturating_sub(places.available_permits());
         if tide.has_gone_out(here) {
             pbx_guard::memory::give_back();
+            pbx_guard::memory::forget_unused_code();
         }
     }
 }
