@@ -35,8 +35,8 @@ fn the_annotation_moves_the_role_and_the_status_tells_how() {
     for strategy in [SwitchoverStrategy::Immediate, SwitchoverStrategy::Drain] {
         let asked = std::cell::RefCell::new(String::new());
         let cause = |office: &pbx_tests::office::Office| {
-            let at = Moment::now();
-            *asked.borrow_mut() = ask(office, &format!("any {strategy:?}"))?;
+            let (text, at) = ask(office, &format!("any {strategy:?}"))?;
+            *asked.borrow_mut() = text;
             Ok(at)
         };
         let nothing = |_: &pbx_tests::office::Office| Ok(());

@@ -5,13 +5,13 @@ use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use pbx_crds::switchover::{SwitchoverState, SwitchoverStatus};
 use serde_json::json;
 
 use super::load::{Carried, Load, PUT_THROUGH, Parties};
 use crate::asterisk_chroot;
-use crate::call::Call;
+use crate::call::{Call, refused_status};
 use crate::clock::Moment;
 use crate::office::{CONFIG_MAP, NAME, NAMESPACE, Office, apply};
 use crate::scenario::moves::{Move, Steps, observe};
@@ -32,6 +32,8 @@ const REPLACED_LIMIT: Duration = Duration::from_secs(150);
 const UPGRADE_HOLD: Duration = Duration::from_secs(75);
 const DRAIN_HOLD: Duration = Duration::from_secs(15);
 const RELOAD_HOLD: Duration = Duration::from_secs(45);
+const MOST_ASKS: usize = 4;
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 const CALL_AGAIN: Duration = Duration::from_millis(200);
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
@@ -75,7 +77,7 @@ impl<'a> Exchange<'a> {
         // A callee's port is free again when the load before has ended.
         let load = Load::begin(&self.parties, calls, DRAIN_HOLD)?;
         let began = Instant::now();
-        let asked = ask(self.office, "any Drain")?;
+        let (asked, _) = ask(self.office, "any Drain")?;
         self.office
             .watcher
             .wait_until("another active", MOVE_LIMIT, |view| {
@@ -150,7 +152,10 @@ impl<'a> Exchange<'a> {
 
     fn wait_without_extension(&self, extension: &str) -> Result<()> {
         let limit = Instant::now() + RELOAD_LIMIT;
-        while self.call(extension).is_ok() {
+        let parties = &self.parties;
+        let (namespace, client, target) = (&parties.namespace, parties.client, parties.target);
+        // Not Found is an answer by the files; silence would be none.
+        while refused_status(namespace, client, target, extension).ok() != Some(404) {
             let is_late = Instant::now() > limit;
             ensure!(!is_late, "the active goes on with the files of before");
             std::thread::sleep(CALL_AGAIN);
@@ -225,8 +230,32 @@ pub fn upgrade(office: &Office) -> Result<Move> {
     )
 }
 
+/// Asks for a move by the annotation; returns its text and the moment before it was written. Asked again, as a person would, while
+/// no standby is ready: it may be away for seconds to try changed files.
+pub fn ask(office: &Office, what: &str) -> Result<(String, Moment)> {
+    for _ in 0..MOST_ASKS {
+        let at = Moment::now();
+        let asked = annotate(office, what)?;
+        let view = office
+            .watcher
+            .wait_until("a word on the annotation", MOVE_LIMIT, |view| {
+                let told = view.status.switchover.as_ref();
+                told.is_some_and(|told| told.requested_by == asked)
+            })?;
+        let told = view.status.switchover.context("there is a switchover")?;
+        if told.state != SwitchoverState::Refused {
+            return Ok((asked, at));
+        }
+        eprintln!("{asked}: {}", told.message);
+        ensure!(told.message.contains("no standby is ready"), "{told:?}");
+        std::thread::sleep(ASK_AGAIN);
+        office.wait_whole()?;
+    }
+    bail!("no standby was ready for {what}, asked {MOST_ASKS} times")
+}
+
 /// Writes the annotation, each time another text, so that it is carried out; returns it.
-pub fn ask(office: &Office, what: &str) -> Result<String> {
+fn annotate(office: &Office, what: &str) -> Result<String> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let asked = format!("{what} #{}-{number}", std::process::id());
     let annotation = format!("pbxha.dev/switchover={asked}");
