@@ -165,6 +165,7 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
         numbers: numbers.clone(),
     })?;
     let jobs = Jobs::new(requests, told, numbers);
+    pbx_guard::schedule::take_short_turns();
     LocalSet::new().block_on(&runtime()?, async move {
         tokio::task::spawn_local(keeper.run(shots));
         let objects = objects(&checked).await?;

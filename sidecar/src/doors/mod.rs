@@ -56,12 +56,15 @@ pub struct Inputs {
 /// Starts the thread. A panic ends the process, and the guard starts it again within 50 ms.
 pub fn start(inputs: Inputs) -> anyhow::Result<()> {
     descriptors::raise();
-    let doors = move || match crate::runtime() {
-        Ok(runtime) => runtime.block_on(run(inputs)),
-        Err(error) => tracing::error!(
-            error = format!("{error:#}"),
-            "no door can be opened: the node works, and nobody sees it"
-        ),
+    let doors = move || {
+        pbx_guard::schedule::take_short_turns();
+        match crate::runtime() {
+            Ok(runtime) => runtime.block_on(run(inputs)),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "no door can be opened: the node works, and nobody sees it"
+            ),
+        }
     };
     std::thread::Builder::new()
         .name("doors".into())

@@ -21,6 +21,8 @@ use crate::daemon::ToCore;
 const FOLDER: &str = "flights";
 /// Copies on their way to readers: a slow one keeps its megabyte, and the others ask again.
 const MAX_READERS: usize = 2;
+/// A role is on its way when a copy comes: the processor is for those who move and tell it.
+const AFTER_THE_MOVE: Duration = Duration::from_millis(20);
 /// The core answers within a step, and gives a copy every half second; a core that does not is stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -123,6 +125,7 @@ impl Keeper {
         let stem = self.stem(&shot);
         let (whose, store) = (self.door.whose.clone(), self.store.clone());
         spawn_blocking(move || {
+            std::thread::sleep(AFTER_THE_MOVE);
             let bytes = whose.assemble(&shot);
             let store = store
                 .lock()

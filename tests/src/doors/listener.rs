@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use memchr::memmem;
 use pbx_crds::names::HTTP_PORT;
+use pbx_guard::schedule::take_short_turns;
 
 use super::{connect_unix, heartbeat_socket, raw};
 use crate::bare_hosts::BareHosts;
@@ -148,6 +149,8 @@ fn connect(hosts: &BareHosts, index: usize, address: SocketAddrV4) -> Result<Tcp
 
 /// Until the end of the stream, or until nobody wants it any more.
 fn listen(stream: &mut impl Read, heard: &Mutex<Heard>, is_wanted: &AtomicBool) {
+    // A client on a machine of its own would not wait for a processor.
+    take_short_turns();
     let mut piece = [0; 8192];
     while is_wanted.load(Ordering::Relaxed) {
         match stream.read(&mut piece) {
