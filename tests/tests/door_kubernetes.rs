@@ -21,15 +21,21 @@ mod support;
 
 const NAMESPACE: &str = "pbx-doors";
 const NAME: &str = "desk";
-const TOKEN: &str = "of-the-desk";
+const TOKEN: &str = "the-token-of-the-desk";
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Longer than a switchover takes.
 const SYSADM_SECONDS: &str = "15";
 const MANIFEST: &str = r"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: desk-asterisk}
+data: {extensions.conf: ''}
+---
 apiVersion: pbxha.dev/v1alpha1
 kind: PbxCluster
 metadata: {name: desk}
 spec:
+  asterisk: {config: {configMap: desk-asterisk}}
   doors:
     tokenSecret: desk-doors
     sysadm: {enabled: true}
@@ -44,7 +50,8 @@ struct Desk<'a> {
 
 /// Where the doors of one of its pods are.
 struct Doors {
-    node: NodeId,
+    /// Clients are on another one: on the pod's own they would come from the bridge's address, and a response goes to who asked only.
+    client_node: NodeId,
     address: String,
     /// `/run/pbx-ha` of the sidecar.
     folder: PathBuf,
@@ -93,17 +100,19 @@ impl<'a> Desk<'a> {
         let sidecar = running.processes_of("pbx-sidecar").unwrap().remove(0);
         let of = ["get", "pod", pod, "--namespace", NAMESPACE];
         let form = "--output=jsonpath={.status.podIP}";
+        let mut nodes = self.cluster.nodes().iter();
+        let other = nodes.find(|node| **node != running.node);
         Doors {
-            node: running.node,
+            client_node: *other.expect("three nodes"),
             address: self.cluster.kubectl(&[&of[..], &[form]].concat()).unwrap(),
             folder: format!("/proc/{}/root/run/pbx-ha", sidecar.pid).into(),
         }
     }
 
-    /// A program in the network of the pod's node.
+    /// A program on another node than the pod.
     fn client(&self, doors: &Doors, program: &Path) -> Command {
         let program = program.to_string_lossy();
-        self.cluster.command_on(doors.node, &program)
+        self.cluster.command_on(doors.client_node, &program)
     }
 
     fn curl(&self, doors: &Doors, arguments: &[&str], path: &str) -> String {
@@ -201,7 +210,7 @@ fn refused_without_the_token(desk: &Desk, pod: &str) {
 
 fn fluentd_loggers_are_answered(desk: &Desk, pod: &str) {
     let doors = desk.doors(pod);
-    let own = desk.cluster.address_of(doors.node).to_string();
+    let own = desk.cluster.address_of(doors.client_node).to_string();
     let [interpreter, script] = python("ask_droonga.py").unwrap();
     let mut client = desk.client(&doors, &interpreter);
     let lines = said(client.arg(script).args([&*doors.address, "10031", &*own])).unwrap();
