@@ -10,6 +10,7 @@ mod config;
 mod daemon;
 mod doors;
 mod drills;
+mod fencing;
 mod guard;
 mod health;
 mod history;

@@ -12,6 +12,7 @@ use pbx_tests::clients::{node, python, said};
 use pbx_tests::cluster::wait_until;
 use pbx_tests::doors::crowd::effects::failover_ms;
 use pbx_tests::progress::output_of;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -49,6 +50,7 @@ fn unmodified_clients_see_a_switchover_and_a_failover() {
     sysadm_was_told(&lines_of(sysadm));
     events_were_told(events, third);
     a_bridge_reaches_the_others(&hosts, watcher, survivor);
+    a_fenced_host_is_kept_out(&hosts, third);
 }
 
 #[test]
@@ -98,6 +100,35 @@ fn start_crowd(hosts: &BareHosts, index: usize, count: u32) -> Child {
     BufReader::new(output).read_line(&mut said).unwrap();
     assert_eq!(said, "ready\n");
     crowd
+}
+
+/// The active hands over, and takes nothing over until it is unfenced, whatever becomes of its sidecar.
+fn a_fenced_host_is_kept_out(hosts: &BareHosts, fenced: usize) {
+    hosts.wait_whole(PATIENCE).unwrap();
+    let (status, begun) = post(hosts, fenced, "fence", Some(TOKEN), "");
+    assert_eq!(status, 202, "{begun}");
+    let is_out = || {
+        let report = hosts.report(fenced)?;
+        let reason = report.problem.map(|problem| problem.reason);
+        Ok(!report.ready && reason.as_deref() == Some("Fenced"))
+    };
+    wait_until("the fenced host to be out", PATIENCE, is_out).unwrap();
+    hosts.sidecar(fenced).unwrap().signal(Signal::KILL).unwrap();
+    let is_back = || Ok(hosts.report(fenced).is_ok());
+    wait_until("its sidecar", PATIENCE, is_back).unwrap();
+    wait_until("the fenced host to be out", PATIENCE, is_out).unwrap();
+    let (status, refused) = post(hosts, fenced, "start", Some(TOKEN), "");
+    assert_eq!(status, 409, "{refused}");
+
+    let active = hosts.actives()[0];
+    hosts.kill_asterisk(active).unwrap();
+    let heir = hosts_other_than(hosts, fenced).into_iter();
+    let heir: Vec<usize> = heir.filter(|index| *index != active).collect();
+    wait_until("the other one", PATIENCE, || Ok(hosts.actives() == heir)).unwrap();
+    let (status, begun) = post(hosts, fenced, "unfence", Some(TOKEN), "");
+    assert_eq!(status, 202, "{begun}");
+    hosts.wait_whole(PATIENCE).unwrap();
+    assert_eq!(hosts.actives(), heir);
 }
 
 fn hosts_other_than(hosts: &BareHosts, index: usize) -> Vec<usize> {

@@ -31,6 +31,11 @@ pub enum Action {
     RestartAsterisk,
     /// Asterisk of this node reads its configuration again.
     ReloadAsterisk,
+    /// This node is kept out, over a restart of its sidecar too: it gives the role up if it has it, its Asterisk is stopped, and nobody
+    /// hands over to it.
+    Fence,
+    /// The end of that.
+    Unfence,
     /// Decide nothing, watch everything.
     Pause,
     /// The end of a pause.

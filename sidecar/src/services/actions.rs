@@ -185,10 +185,24 @@ impl Services {
         if let Some(active) = view.active.filter(|active| *active != own) {
             let name = self.checked.name_of(active);
             let log = format!("{name} is active under epoch {}", view.epoch);
-            self.jobs.finish(DONE, &log);
+            self.end_move_job(&log);
         } else if now() >= until {
             let log = format!("no other node became active within {HEIR_PATIENCE:?}");
             self.jobs.finish(NOT_IN_TIME, &log);
+        }
+    }
+
+    /// Who gave the role up to be kept out is kept out now.
+    fn end_move_job(&mut self, log: &str) {
+        let is_fence = |under_way: &UnderWay| under_way.job.action == Action::Fence;
+        let fenced = if self.jobs.under_way.as_ref().is_some_and(is_fence) {
+            self.set_fenced(true)
+        } else {
+            Ok(())
+        };
+        match fenced {
+            Ok(()) => self.jobs.finish(DONE, log),
+            Err(refusal) => self.jobs.finish(REFUSED, &refusal.to_string()),
         }
     }
 
@@ -214,6 +228,11 @@ impl Services {
                 Ok(Begun::Awaits(Awaits::Move))
             }
             Action::Promote => self.begin_promotion(),
+            Action::Fence => self.begin_fence(who),
+            Action::Unfence => {
+                self.set_fenced(false)?;
+                Ok(Begun::Done("it may be active again"))
+            }
             Action::Pause => self.begin_pause(true),
             Action::Resume => self.begin_pause(false),
             Action::ReloadAsterisk => self.begin_reload(),
@@ -273,9 +292,32 @@ impl Services {
         Ok(Begun::Awaits(Awaits::Reload))
     }
 
+    /// An active hands over first: without an heir it is not fenced.
+    fn begin_fence(&mut self, who: &str) -> Result<Begun, Refusal> {
+        if self.active_epoch.is_some() {
+            return self.begin_move(None, None, who);
+        }
+        self.set_fenced(true)?;
+        Ok(Begun::Done("it is kept out until it is unfenced"))
+    }
+
+    fn set_fenced(&mut self, is_fenced: bool) -> Result<(), Refusal> {
+        let written = self.fencing.set(is_fenced);
+        written.map_err(|error| Refusal::NotPossible(error.to_string()))?;
+        self.supervisor.halt(is_fenced);
+        if is_fenced {
+            self.send(ToCore::StopSlack);
+        }
+        Ok(())
+    }
+
     fn begin_life(&mut self, action: &Action) -> Result<Begun, Refusal> {
         if self.active_epoch.is_some() {
             let message = "it serves: switch over first";
+            return Err(Refusal::NotPossible(message.into()));
+        }
+        if self.fencing.is_set() {
+            let message = "it is fenced: unfence it first";
             return Err(Refusal::NotPossible(message.into()));
         }
         self.supervisor.halt(*action == Action::StopAsterisk);
@@ -298,6 +340,8 @@ fn command_of(action: &Action) -> String {
         Action::StopAsterisk => "stop".into(),
         Action::RestartAsterisk => "restart".into(),
         Action::ReloadAsterisk => "reload".into(),
+        Action::Fence => "fence".into(),
+        Action::Unfence => "unfence".into(),
         Action::Pause => "pause".into(),
         Action::Resume => "resume".into(),
     }

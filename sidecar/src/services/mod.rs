@@ -36,6 +36,7 @@ use crate::asterisk::{Booted, Configured, files};
 use crate::config::Checked;
 use crate::daemon::{CoreView, FromCore, ToCore};
 use crate::drills::Schedule;
+use crate::fencing::Fencing;
 use crate::health::Reading;
 use crate::history::History;
 use crate::hooks::Hooks;
@@ -137,6 +138,7 @@ pub struct Services {
     done: mpsc::Sender<Done>,
     history: History,
     supervisor: Supervisor,
+    fencing: Fencing,
     configured: Option<Configured>,
     booted: Option<Booted>,
     boot_task: Option<AbortHandle>,
@@ -201,8 +203,12 @@ impl Services {
             .is_some_and(|objects| objects.traffic.is_some());
         let live = checked.file.live_settings();
         let is_cold = checked.file.asterisk.standby == StandbyMode::Cold;
+        let fencing = Fencing::of(&checked.file.record_dir);
+        let mut supervisor = Supervisor::new(needs_traffic_read, is_cold);
+        supervisor.halt(fencing.is_set());
         let mut services = Self {
-            supervisor: Supervisor::new(needs_traffic_read, is_cold),
+            supervisor,
+            fencing,
             health: Health::start(&live.health, &checked, &metrics, &done),
             hooks: Hooks::start(live.hooks.clone(), metrics.clone()),
             live,

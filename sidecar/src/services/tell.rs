@@ -77,6 +77,7 @@ impl Services {
                 .crash
                 .as_ref()
                 .or(self.fault.as_ref())
+                .or(self.fencing.problem())
                 .or_else(|| self.host.as_ref()?.problem())
                 .or(alone.as_ref())
                 .or(self.config_problem.as_ref())

@@ -160,6 +160,8 @@ fn action_name(action: &Action) -> &'static str {
         Action::StopAsterisk => "stop",
         Action::RestartAsterisk => "restart",
         Action::ReloadAsterisk => "reload",
+        Action::Fence => "fence",
+        Action::Unfence => "unfence",
         Action::Pause => "pause",
         Action::Resume => "resume",
     }

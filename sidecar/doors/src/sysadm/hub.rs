@@ -144,6 +144,8 @@ fn concerns_cluster(action: &Action) -> bool {
         | Action::Switchover { .. }
         | Action::CancelSwitchover
         | Action::Drill
+        | Action::Fence
+        | Action::Unfence
         | Action::Pause
         | Action::Resume => true,
         Action::StartAsterisk

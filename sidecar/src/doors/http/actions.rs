@@ -118,10 +118,12 @@ fn action(name: &str, body: &[u8]) -> Result<Action, Refused> {
         "stop" => Action::StopAsterisk,
         "restart" => Action::RestartAsterisk,
         "reload" => Action::ReloadAsterisk,
+        "fence" => Action::Fence,
+        "unfence" => Action::Unfence,
         "pause" => Action::Pause,
         "resume" => Action::Resume,
         _ => {
-            let known = "switchover, promote, demote, cancel-switchover, drill, start, stop, restart, reload, pause, resume";
+            let known = "switchover, promote, demote, cancel-switchover, drill, start, stop, restart, reload, fence, unfence, pause, resume";
             let message = format!("there is no action {name}: use one of {known}");
             return Err(refused(StatusCode::NOT_FOUND, "NoSuchAction", message));
         }
