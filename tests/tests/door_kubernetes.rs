@@ -25,11 +25,12 @@ const TOKEN: &str = "the-token-of-the-desk";
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Longer than a switchover takes.
 const SYSADM_SECONDS: &str = "15";
-const MANIFEST: &str = r"
+const MANIFEST: &str = r#"
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: desk-asterisk}
-data: {extensions.conf: ''}
+data:
+  extensions.conf: "[default]\nexten => hold,1,Answer()\n same => n,Wait(600)\n"
 ---
 apiVersion: pbxha.dev/v1alpha1
 kind: PbxCluster
@@ -40,7 +41,10 @@ spec:
     tokenSecret: desk-doors
     sysadm: {enabled: true}
     droonga: {enabled: true}
-";
+    ami: {enabled: true, port: 5038, usersSecret: desk-ami}
+"#;
+const AMI_USERS: &str =
+    "--from-literal=users.yaml=[{name: desk, secret: s3cret, read: all, write: all}]";
 
 /// A telephone system with its doors open; gone with its namespace when this is dropped.
 struct Desk<'a> {
@@ -64,9 +68,11 @@ impl<'a> Desk<'a> {
         create_namespace(cluster, NAMESPACE).unwrap();
         let token = format!("--from-literal=token={TOKEN}");
         let secret = ["create", "secret", "generic", "desk-doors", &token];
-        cluster
-            .kubectl(&[&secret[..], &["--namespace", NAMESPACE]].concat())
-            .unwrap();
+        let users = ["create", "secret", "generic", "desk-ami", AMI_USERS];
+        for secret in [secret, users] {
+            let create = [&secret[..], &["--namespace", NAMESPACE]].concat();
+            cluster.kubectl(&create).unwrap();
+        }
         let manifest = std::env::temp_dir().join("pbxha-desk.yaml");
         std::fs::write(&manifest, MANIFEST).unwrap();
         let watcher = Watcher::start(cluster, NAMESPACE, NAME).unwrap();
@@ -152,6 +158,8 @@ fn unmodified_clients_reach_every_door_of_a_pod() {
     assert_eq!(desk.roles(), (second.clone(), first.clone()));
     sockets_tell_the_roles(&desk, &second, &first);
     fluentd_loggers_are_answered(&desk, &first);
+    // By the standby's hub, at the active's Asterisk.
+    asterisk_manager_is_served(&desk, &first);
     sysadm_was_told(sysadm);
 
     let pod = desk.cluster.running_pod(NAMESPACE, &second).unwrap();
@@ -223,6 +231,15 @@ fn fluentd_loggers_are_answered(desk: &Desk, pod: &str) {
     let lines = said(client.args([&*doors.address, "10031", &*own])).unwrap();
     let last: Value = serde_json::from_str(lines.last().unwrap()).unwrap();
     assert_eq!(last["seen"], json!(["Message", "Forward", "PackedForward"]));
+}
+
+fn asterisk_manager_is_served(desk: &Desk, pod: &str) {
+    let doors = desk.doors(pod);
+    let [script, packages] = node("ask_asterisk_manager.js").unwrap();
+    let mut client = desk.client(&doors, Path::new("node"));
+    client.env("NODE_PATH", packages).arg(script);
+    let lines = said(client.args([&*doors.address, "5038", "desk", "s3cret"])).unwrap();
+    assert_eq!(lines, ["asterisk-manager: ok"]);
 }
 
 fn http_tells(desk: &Desk, active: &str, standby: &str) {

@@ -2,13 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::Certificate;
 use crate::class::Classes;
 use crate::filter::Filters;
 use crate::user::{Network, Secret, User, Users};
@@ -91,7 +88,7 @@ pub struct Settings {
     /// For plain AMI.
     pub listen: Vec<SocketAddr>,
     /// For AMI over TLS.
-    pub tls: Option<(Vec<SocketAddr>, Arc<ServerConfig>)>,
+    pub tls: Option<(Vec<SocketAddr>, Certificate)>,
     /// The unix socket.
     pub socket: Option<PathBuf>,
     /// Who may use it.
@@ -109,8 +106,8 @@ impl AmiConfig {
         let users = self.users(&mut problems);
         let users = Users::new(users);
         let tls = self.tls.as_ref().and_then(|tls| {
-            let config = server_config(tls).inspect_err(|problem| problems.push(problem.clone()));
-            Some((tls.listen.clone(), config.ok()?))
+            let read = Certificate::read(tls).inspect_err(|problem| problems.push(problem.clone()));
+            Some((tls.listen.clone(), read.ok()?))
         });
         let spool = self.spool(&users, &mut problems);
         if self.listen.is_empty() && self.tls.is_none() && self.socket.is_none() {
@@ -223,23 +220,6 @@ fn secret(config: &UserConfig) -> Result<String, String> {
 pub fn read_secret(path: &Path) -> std::io::Result<String> {
     let text = std::fs::read_to_string(path)?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
-}
-
-fn server_config(tls: &TlsConfig) -> Result<Arc<ServerConfig>, String> {
-    let at = |field: &str, path: &Path, error: &dyn std::fmt::Display| {
-        format!("tls.{field}: {}: {error}", path.display())
-    };
-    let chain = CertificateDer::pem_file_iter(&tls.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| at("certificate", &tls.certificate, &error))?;
-    let key =
-        PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| at("key", &tls.key, &error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map(Arc::new)
-        .map_err(|error| at("certificate", &tls.certificate, &error))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //!
 //! Reading order: [`wire`] (bytes), [`hub`] (the machine), then the shell around it.
 
+pub mod certificate;
 pub mod class;
 pub mod config;
 pub mod filter;

@@ -9,10 +9,9 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -20,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::{Shared, client};
+use crate::certificate::Certificate;
 use crate::hub::CLIENTS_LIMIT;
 
 /// For TLS to be agreed.
@@ -59,7 +59,7 @@ pub enum BindError {
 /// A socket that listens.
 pub(super) enum Door {
     Tcp(StdTcpListener),
-    Tls(StdTcpListener, Arc<ServerConfig>),
+    Tls(StdTcpListener, Certificate),
     Unix(StdUnixListener),
 }
 
@@ -111,15 +111,15 @@ pub(super) async fn serve(
                 }
             }
         }
-        Door::Tls(listener, config) => {
+        Door::Tls(listener, mut certificate) => {
             let listener = TcpListener::from_std(listener)?;
-            let acceptor = TlsAcceptor::from(config);
             loop {
                 let Some((stream, peer)) = accept(&listener).await else {
                     continue;
                 };
                 if let Ok(place) = places.clone().try_acquire_owned() {
-                    let (shared, acceptor) = (shared.clone(), acceptor.clone());
+                    let acceptor = TlsAcceptor::from(certificate.newest(Instant::now()));
+                    let shared = shared.clone();
                     tokio::task::spawn_local(shake_hands(shared, acceptor, peer, stream, place));
                 }
             }

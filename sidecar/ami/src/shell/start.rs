@@ -79,9 +79,9 @@ fn doors(settings: &Settings) -> Result<Vec<Door>, BindError> {
     for address in &settings.listen {
         doors.push(Door::Tcp(listen::bind(*address)?));
     }
-    if let Some((addresses, config)) = &settings.tls {
+    if let Some((addresses, certificate)) = &settings.tls {
         for address in addresses {
-            doors.push(Door::Tls(listen::bind(*address)?, config.clone()));
+            doors.push(Door::Tls(listen::bind(*address)?, certificate.clone()));
         }
     }
     if let Some(path) = &settings.socket {
