@@ -216,7 +216,13 @@ impl Timing {
 
     /// How often who serves beats while every peer acknowledged its last beat within a keepalive: what a beat costs is mostly the
     /// waking. A lost one is repeated a keepalive later, so two in a row are noticed before warntime.
+    ///
+    /// Authority counts from the last beat: where a pause would use it up the sooner for that (deadtime below eight keepalives), beats
+    /// leave as often as ever.
     pub fn calm_keepalive(&self) -> Duration {
+        if self.keepalive * 8 > self.deadtime {
+            return self.keepalive;
+        }
         (self.warntime / 2).clamp(self.keepalive, self.keepalive * 2)
     }
 

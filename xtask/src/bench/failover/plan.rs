@@ -116,6 +116,9 @@ pub(super) const SYSTEMS: [System; 8] = [
     },
 ];
 
+/// Shorter than every deadtime but the shortest.
+const SHORT_PAUSE: Duration = Duration::from_millis(200);
+
 pub(super) const FIGURES: [Figure; 14] = [
     figure("failover.control", Fault::None, Goal::None, Some(false)),
     figure(
@@ -144,9 +147,9 @@ pub(super) const FIGURES: [Figure; 14] = [
     ),
     figure(
         "failover.pause_200ms",
-        Fault::Pause(Freezer::Unified, Duration::from_millis(200)),
+        Fault::Pause(Freezer::Unified, SHORT_PAUSE),
         Goal::None,
-        None,
+        Some(false),
     ),
     figure(
         "failover.pause_3s",
@@ -194,10 +197,15 @@ pub(super) const FIGURES: [Figure; 14] = [
 ];
 
 impl Figure {
-    /// Whether the role is to move: no matter where the path is slower than the timing rules bear, as `LinkTooSlow` says.
+    /// Whether the role is to move: no matter where the path is slower than the timing rules bear, as `LinkTooSlow` says, or the pause
+    /// longer than deadtime.
     pub(super) fn moves_of(&self, system: &str) -> Option<bool> {
-        let is_too_slow = system == SHORTEST && matches!(self.fault, Fault::Weather(_));
-        self.moves.filter(|_| !is_too_slow)
+        let is_beyond = match self.fault {
+            Fault::Weather(_) => true,
+            Fault::Pause(_, length) => length == SHORT_PAUSE,
+            _ => false,
+        };
+        self.moves.filter(|_| system != SHORTEST || !is_beyond)
     }
 }
 
