@@ -140,6 +140,14 @@ pub fn create_namespace(cluster: &Cluster, namespace: &str) -> Result<()> {
         .map(drop)
 }
 
+/// Removes a namespace with all that is in it, if it is there.
+pub fn remove_namespace(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let delete = ["delete", "namespace", namespace, "--ignore-not-found"];
+    cluster
+        .kubectl(&[&delete[..], &["--timeout=90s"]].concat())
+        .map(drop)
+}
+
 /// Applies `examples/office.yaml`, a ConfigMap and the telephone system, and returns at once.
 pub fn apply(cluster: &Cluster) -> Result<()> {
     let example = repository().join("examples/office.yaml");

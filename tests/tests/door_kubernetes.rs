@@ -10,7 +10,7 @@ use std::time::Duration;
 use pbx_tests::clients::{node, python, said};
 use pbx_tests::cluster::{Cluster, NodeId, wait_until};
 use pbx_tests::linux_ha::{self, answer_of, ask_haast, with_socket};
-use pbx_tests::office::{create_namespace, is_whole};
+use pbx_tests::office::{create_namespace, is_whole, remove_namespace};
 use pbx_tests::progress::output_of;
 use pbx_tests::watcher::{View, Watcher};
 use rustix::process::Signal;
@@ -64,7 +64,7 @@ struct Doors {
 impl<'a> Desk<'a> {
     fn open(cluster: &'a Cluster) -> Self {
         // What a run that failed left behind has other images.
-        remove(cluster);
+        remove_namespace(cluster, NAMESPACE).unwrap();
         create_namespace(cluster, NAMESPACE).unwrap();
         let token = format!("--from-literal=token={TOKEN}");
         let secret = ["create", "secret", "generic", "desk-doors", &token];
@@ -73,14 +73,10 @@ impl<'a> Desk<'a> {
             let create = [&secret[..], &["--namespace", NAMESPACE]].concat();
             cluster.kubectl(&create).unwrap();
         }
-        let manifest = std::env::temp_dir().join("pbxha-desk.yaml");
-        std::fs::write(&manifest, MANIFEST).unwrap();
         let watcher = Watcher::start(cluster, NAMESPACE, NAME).unwrap();
-        let apply = ["apply", "--namespace", NAMESPACE, "--filename"];
         cluster
-            .kubectl(&[&apply[..], &[manifest.to_str().unwrap()]].concat())
+            .apply_text(&["--namespace", NAMESPACE], MANIFEST)
             .unwrap();
-        std::fs::remove_file(manifest).unwrap();
         Self { cluster, watcher }
     }
 
@@ -130,15 +126,8 @@ impl<'a> Desk<'a> {
 
 impl Drop for Desk<'_> {
     fn drop(&mut self) {
-        remove(self.cluster);
+        remove_namespace(self.cluster, NAMESPACE).unwrap();
     }
-}
-
-fn remove(cluster: &Cluster) {
-    let delete = ["delete", "namespace", NAMESPACE, "--ignore-not-found"];
-    cluster
-        .kubectl(&[&delete[..], &["--timeout=90s"]].concat())
-        .unwrap();
 }
 
 #[test]

@@ -13,7 +13,6 @@ use pbx_tests::clock::Moment;
 use pbx_tests::cluster::{Cluster, NodeId, wait_until};
 use pbx_tests::failover::probe::{AskSettings, Asking};
 use pbx_tests::office::{self, SIP_PORT, repository};
-use pbx_tests::progress::output_of;
 use pbx_tests::watcher::Watcher;
 use rustix::process::Signal;
 use support::office;
@@ -32,17 +31,8 @@ fn apply(cluster: &Cluster) {
     let text = fs::read_to_string(example).unwrap();
     let manifest = text.replace("192.0.2.50", &VIP.to_string());
     assert_ne!(manifest, text);
-    let path = std::env::temp_dir().join("pbxha-floating-address.yaml");
-    fs::write(&path, manifest).unwrap();
-    let mut apply = cluster.kubectl_command();
-    apply.args(["apply", "--namespace", NAMESPACE, "--filename"]);
-    output_of(apply.arg(&path)).unwrap();
-    fs::remove_file(path).unwrap();
-}
-
-fn remove(cluster: &Cluster) {
     cluster
-        .kubectl(&["delete", "namespace", NAMESPACE, "--timeout=90s"])
+        .apply_text(&["--namespace", NAMESPACE], &manifest)
         .unwrap();
 }
 
@@ -72,9 +62,7 @@ fn ask(cluster: &Cluster, pods: &[NodeId]) -> Asking {
 fn a_floating_address_moves_between_the_nodes_of_kubernetes() {
     let cluster = &office().cluster;
     // What a run that failed left behind has other images.
-    if cluster.kubectl(&["get", "namespace", NAMESPACE]).is_ok() {
-        remove(cluster);
-    }
+    office::remove_namespace(cluster, NAMESPACE).unwrap();
     office::create_namespace(cluster, NAMESPACE).unwrap();
     let privileged = "pod-security.kubernetes.io/enforce=privileged";
     cluster
@@ -129,5 +117,5 @@ fn a_floating_address_moves_between_the_nodes_of_kubernetes() {
         .map(|node| node.state);
     let states: Vec<NodeState> = states.collect();
     assert!(states.contains(&NodeState::Active) && states.contains(&NodeState::Standby));
-    remove(cluster);
+    office::remove_namespace(cluster, NAMESPACE).unwrap();
 }

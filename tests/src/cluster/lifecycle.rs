@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -14,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::layout::{BRIDGE, CONTROL_PLANE, DNS_SERVICE, Layout, NodeId};
 use super::{
-    COREDNS_IMAGE, Cluster, PAUSE_IMAGE, certificates, cgroups, control_plane, kubectl_command,
-    mounts, node, process, runtime_images, write,
+    COREDNS_IMAGE, Cluster, PAUSE_IMAGE, certificates, cgroups, control_plane, mounts, node,
+    process, runtime_images, write,
 };
 use crate::images::{Image, ImageSpec, build_image};
 use crate::kube_build;
@@ -208,23 +206,8 @@ fn apply_dns(cluster: &Cluster) -> Result<()> {
     let manifest = include_str!("../../assets/cluster/coredns.yaml")
         .replace("COREDNS_IMAGE", COREDNS_IMAGE)
         .replace("DNS_ADDRESS", &address.to_string());
-    let mut apply = kubectl_command(&cluster.kube, &cluster.layout)
-        .args(["apply", "--server-side", "--filename", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .context("start kubectl")?;
-    let mut input = apply.stdin.take().expect("stdin is piped");
-    input
-        .write_all(manifest.as_bytes())
-        .context("give kubectl the manifest of CoreDNS")?;
-    drop(input);
-    let status = apply.wait().context("wait for kubectl")?;
-    ensure!(
-        status.success(),
-        "kubectl apply of CoreDNS ended with {status}"
-    );
-    Ok(())
+    let apply = cluster.apply_text(&["--server-side"], &manifest);
+    apply.context("apply CoreDNS")
 }
 
 /// Every node Ready, names resolved on each, and pods can be created in the default namespace.

@@ -7,9 +7,10 @@
 //! reach only each other and the control plane.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
@@ -91,6 +92,31 @@ impl Cluster {
     /// Runs kubectl as administrator and returns what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         output_of(self.kubectl_command().args(arguments))
+    }
+
+    /// Applies the objects that `text` describes; `options` are kubectl's.
+    pub fn apply_text(&self, options: &[&str], text: &str) -> Result<()> {
+        let mut apply = self.kubectl_command();
+        apply
+            .arg("apply")
+            .args(options)
+            .args(["--filename", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut apply = apply.spawn().context("start kubectl")?;
+        let mut input = apply.stdin.take().expect("stdin is piped");
+        // One that ended without reading says why.
+        let given = input.write_all(text.as_bytes());
+        drop(input);
+        let output = apply.wait_with_output().context("wait for kubectl")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "kubectl apply ended with {}: {said}",
+            output.status
+        );
+        given.context("give kubectl a manifest")
     }
 
     /// A kubectl command as administrator, for those who pipe into it or let it run.
