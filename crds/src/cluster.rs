@@ -110,7 +110,8 @@ pub struct AsteriskSpec {
     /// Hot: a standby's Asterisk runs, fully booted. Cold: it is stopped, and started at promotion. Default: Hot.
     #[serde(default)]
     pub standby: StandbyMode,
-    /// CPU and memory of the Asterisk container. Give it no CPU limit: throttling is a pause of the telephone system.
+    /// CPU and memory of the Asterisk container. Without a word about CPU it requests 250m, since its weight among others goes by that.
+    /// Give it no CPU limit: throttling is a pause of the telephone system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
     /// Only nodes with these labels run the pods.

@@ -13,6 +13,7 @@ use pbx_crds::PbxCluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
+use crate::boot_timer::rest;
 use crate::config::{self, Checked};
 use crate::daemon::{CoreView, ToCore};
 use crate::kubernetes::resource::Wanted;
@@ -29,8 +30,8 @@ const RETRY: Duration = Duration::from_millis(250);
 const WATCH_SECONDS: u32 = 290;
 /// A silent peer's pod is looked for this often at first, since it may just be starting, and later.
 const LOOKUP_FIRST: Duration = Duration::from_millis(300);
-/// While all peers are heard.
-const LOOKUP_CALM: Duration = Duration::from_secs(1);
+/// While all peers are heard, beyond what the core tells.
+const LOOKUP_CALM: Duration = Duration::from_secs(10);
 const LOOKUP_LATER: Duration = Duration::from_secs(5);
 const LOOKUPS_FIRST: u32 = 60;
 
@@ -95,7 +96,7 @@ async fn probe(objects: Objects, view: watch::Receiver<CoreView>, done: mpsc::Se
             let _ = done.send(Done::SeatsDiffer).await;
         }
         let _ = done.send(Done::ApiReachable(is_reachable)).await;
-        tokio::time::sleep(if is_reachable { PROBE_INTERVAL } else { RETRY }).await;
+        rest(if is_reachable { PROBE_INTERVAL } else { RETRY }).await;
     }
 }
 
@@ -175,22 +176,24 @@ async fn follow_resource(
 async fn look_for_peers(
     objects: Objects,
     checked: Arc<Checked>,
-    view: watch::Receiver<CoreView>,
+    mut view: watch::Receiver<CoreView>,
     to_core: mpsc::Sender<ToCore>,
 ) {
     let mut lookups = 0;
     loop {
-        let silent = silent_peers(&checked, &view.borrow());
+        let silent = silent_peers(&checked, &view.borrow_and_update());
         lookups = if silent.is_empty() { 0 } else { lookups + 1 };
         for seat in silent {
             look_for(&objects, &checked, seat, &to_core).await;
         }
-        let pause = match lookups {
-            0 => LOOKUP_CALM,
-            1..LOOKUPS_FIRST => LOOKUP_FIRST,
-            _ => LOOKUP_LATER,
-        };
-        tokio::time::sleep(pause).await;
+        match lookups {
+            0 => tokio::select! {
+                changed = view.changed() => if changed.is_err() { return },
+                () = rest(LOOKUP_CALM) => {}
+            },
+            1..LOOKUPS_FIRST => rest(LOOKUP_FIRST).await,
+            _ => rest(LOOKUP_LATER).await,
+        }
     }
 }
 

@@ -6,20 +6,28 @@ use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pbx_ami::folder_watch::FolderWatch;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use crate::boot_timer::rest;
+use crate::input_watch::watch_input;
 use crate::services::Done;
 
 const FILE: &str = "switchover";
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// The kernel tells of the file; what it does not tell is found by this.
+const LOOK_INTERVAL: Duration = Duration::from_secs(4);
+/// … and by this, where it cannot tell at all.
+const LOOK_ALONE: Duration = Duration::from_millis(500);
 const LONGEST_BYTES: u64 = 200;
 
 /// Looks for it until the services are gone.
 pub async fn watch(record_dir: PathBuf, done: mpsc::Sender<Done>) {
     let path = record_dir.join(FILE);
+    let watch = FolderWatch::new(&record_dir).and_then(watch_input).ok();
     loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        // On tmpfs, and almost always absent: it costs one call.
+        wait(watch.as_ref()).await;
+        // Almost always absent: it costs one call.
         let asked = match fs::File::open(&path) {
             Ok(file) => {
                 let mut text = String::new();
@@ -38,5 +46,22 @@ pub async fn watch(record_dir: PathBuf, done: mpsc::Sender<Done>) {
         if done.send(told).await.is_err() {
             return;
         }
+    }
+}
+
+/// Until something came into the folder, or it is time to look.
+async fn wait(watch: Option<&AsyncFd<FolderWatch>>) {
+    let Some(watch) = watch else {
+        return rest(LOOK_ALONE).await;
+    };
+    watch.get_ref().renew();
+    tokio::select! {
+        ready = watch.readable() => {
+            if let Ok(mut ready) = ready {
+                // Nothing came after all: a look costs little.
+                let _ = ready.try_io(|watch| watch.get_ref().take());
+            }
+        }
+        () = rest(LOOK_INTERVAL) => {}
     }
 }

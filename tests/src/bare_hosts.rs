@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use pbx_crds::cluster::{FailoverSpec, StandbyMode};
 use pbx_crds::health::HealthSpec;
 use pbx_crds::names::{HEARTBEAT_PORT, HTTP_PORT};
-use pbx_crds::report::ReportedRole;
+use pbx_crds::report::{Report, ReportedRole};
 use pbx_crds::switchover::{DrillSpec, HookSpec};
 use rustix::process::Signal;
 
@@ -182,7 +182,10 @@ impl BareHosts {
         let mut whole_since = None;
         wait_until("one active and ready standbys", timeout, || {
             let reports = (0..self.count()).filter_map(|index| self.report(index).ok());
-            let ready = reports.filter(|report| report.ready).count();
+            // The active is ready as well, and no standby.
+            let is_ready_standby =
+                |report: &Report| report.ready && report.role == ReportedRole::Standby;
+            let ready = reports.filter(is_ready_standby).count();
             if self.actives().len() != 1 || ready + 1 < self.count() {
                 whole_since = None;
                 return Ok(false);

@@ -103,8 +103,7 @@ impl AmiConfig {
     /// Checks it, and reads the files that it names. The error has every problem, each with its path below `path`, and the fix.
     pub fn check(&self, path: &str) -> Result<Settings, Vec<String>> {
         let mut problems = Vec::new();
-        let users = self.users(&mut problems);
-        let users = Users::new(users);
+        let users = Users::new(users_of(&self.users, &mut problems));
         let tls = self.tls.as_ref().and_then(|tls| {
             let read = Certificate::read(tls).inspect_err(|problem| problems.push(problem.clone()));
             Some((tls.listen.clone(), read.ok()?))
@@ -127,25 +126,6 @@ impl AmiConfig {
         })
     }
 
-    fn users(&self, problems: &mut Vec<String>) -> Vec<User> {
-        let mut users = Vec::new();
-        for (at, config) in self.users.iter().enumerate() {
-            let mut own = Vec::new();
-            users.extend(user(config, &mut own));
-            if self.users[..at]
-                .iter()
-                .any(|other| other.name == config.name)
-            {
-                own.push(format!(
-                    "name: {} stands there twice: names are unique",
-                    config.name
-                ));
-            }
-            problems.extend(own.iter().map(|problem| format!("users[{at}].{problem}")));
-        }
-        users
-    }
-
     fn spool(&self, users: &Users, problems: &mut Vec<String>) -> Option<(PathBuf, Classes)> {
         let spool = self.spool.as_ref()?;
         if self.queue_file.is_none() {
@@ -161,6 +141,23 @@ impl AmiConfig {
         }
         Some((spool.dir.clone(), classes?))
     }
+}
+
+/// Checks a list of users; the problems have their paths.
+pub fn users_of(configs: &[UserConfig], problems: &mut Vec<String>) -> Vec<User> {
+    let mut users = Vec::new();
+    for (at, config) in configs.iter().enumerate() {
+        let mut own = Vec::new();
+        users.extend(user(config, &mut own));
+        if configs[..at].iter().any(|other| other.name == config.name) {
+            own.push(format!(
+                "name: {} stands there twice: names are unique",
+                config.name
+            ));
+        }
+        problems.extend(own.iter().map(|problem| format!("users[{at}].{problem}")));
+    }
+    users
 }
 
 fn user(config: &UserConfig, problems: &mut Vec<String>) -> Option<User> {

@@ -27,7 +27,7 @@ const REFUSAL_DELAY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 struct Shared {
     queue: Queue,
-    users: Arc<Users>,
+    users: Users,
 }
 
 /// What is asked for.
@@ -54,10 +54,7 @@ struct Problem<'a> {
 
 /// The routes, to be merged into a server.
 pub fn router(queue: Queue, users: Users) -> Router {
-    let shared = Shared {
-        queue,
-        users: Arc::new(users),
-    };
+    let shared = Shared { queue, users };
     Router::new()
         .route("/v1/ami/actions", post(take_in))
         .route("/v1/ami/actions/{id}", get(tell))

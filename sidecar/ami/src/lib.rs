@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod class;
 pub mod config;
 pub mod filter;
+pub mod folder_watch;
 pub mod http;
 pub mod hub;
 pub mod log;

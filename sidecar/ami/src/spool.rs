@@ -11,10 +11,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::class::Classes;
+use crate::folder_watch::FolderWatch;
 use crate::queue::{Arrival, Lane, Queue, QueueError, Record, State, actions_in};
 
-/// How often the folder is looked at.
+/// How often the folder is looked at while actions of it are under way.
 const PACE: Duration = Duration::from_millis(100);
+/// … and while none are, if the kernel tells of new files: what it does not tell is found by this.
+const CALM: Duration = Duration::from_secs(2);
 /// After a folder or queue that cannot be used.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The largest file.
@@ -50,15 +53,23 @@ impl SpoolError {
 /// Serves the folder until the process ends, on a thread of its own.
 pub fn start(folder: PathBuf, write: Classes, queue: Queue) -> io::Result<()> {
     let serve = move || {
+        let watch = FolderWatch::new(&folder).ok();
         let mut was_sound = true;
         loop {
+            if let Some(watch) = &watch {
+                watch.renew();
+            }
             let looked = look(&folder, write, &queue);
             if let (Err(error), true) = (&looked, was_sound) {
                 let reason = error.reason();
                 tracing::error!(folder = %folder.display(), reason, error = chain(error), "action files are not done at present");
             }
             was_sound = looked.is_ok();
-            std::thread::sleep(if was_sound { PACE } else { PAUSE });
+            match (looked, &watch) {
+                (Ok(0), Some(watch)) => watch.wait(CALM),
+                (Ok(_), _) => std::thread::sleep(PACE),
+                (Err(_), _) => std::thread::sleep(PAUSE),
+            }
         }
     };
     std::thread::Builder::new()
@@ -72,16 +83,17 @@ fn chain(error: &dyn std::error::Error) -> String {
     source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-/// Goes through the files that are there, in the order of their arrival.
-pub(crate) fn look(folder: &Path, write: Classes, queue: &Queue) -> Result<(), SpoolError> {
-    for file in waiting(folder)? {
+/// Goes through the files that are there, in the order of their arrival. Returns how many were there.
+pub(crate) fn look(folder: &Path, write: Classes, queue: &Queue) -> Result<usize, SpoolError> {
+    let files = waiting(folder)?;
+    for file in &files {
         match queue.lane(&file.lane)? {
             Lane::Open => {}
             Lane::Ended(records) => file.close(&answer_of(&records))?,
             Lane::Unknown => file.take_in(write, queue)?,
         }
     }
-    Ok(())
+    Ok(files.len())
 }
 
 /// A file in the folder.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use md5::{Digest, Md5};
+use tokio::sync::watch;
 
 use crate::class::Classes;
 use crate::filter::Filters;
@@ -90,17 +91,21 @@ impl Network {
     }
 }
 
-/// All users, by name.
-#[derive(Clone, Debug, Default)]
-pub struct Users(HashMap<String, Arc<User>>);
+/// All users, by name. Clones share one list.
+#[derive(Clone, Debug)]
+pub struct Users(watch::Sender<ByName>);
+
+type ByName = HashMap<String, Arc<User>>;
 
 impl Users {
     /// From a list; the last of a name counts.
     pub fn new(users: impl IntoIterator<Item = User>) -> Self {
-        let by_name = users
-            .into_iter()
-            .map(|user| (user.name.clone(), Arc::new(user)));
-        Self(by_name.collect())
+        Self(watch::Sender::new(by_name(users)))
+    }
+
+    /// Another list, from now on and for all clones. Who is logged in keeps the rights that it has.
+    pub fn replace(&self, users: impl IntoIterator<Item = User>) {
+        self.0.send_replace(by_name(users));
     }
 
     /// The user of this name, if it may come from `peer` (`None`: a unix socket) and knows the secret.
@@ -110,7 +115,7 @@ impl Users {
         proof: Proof<'_>,
         peer: Option<IpAddr>,
     ) -> Option<Arc<User>> {
-        let user = self.0.get(name)?;
+        let user = self.get(name)?;
         let is_near = match peer {
             Some(peer) if !user.permit.is_empty() => {
                 user.permit.iter().any(|network| network.contains(peer))
@@ -124,13 +129,18 @@ impl Users {
                 is_same(&key.to_ascii_lowercase(), expected.as_bytes())
             }
         };
-        (is_near && is_proven).then(|| user.clone())
+        (is_near && is_proven).then_some(user)
     }
 
     /// The user of this name, unasked.
     pub fn get(&self, name: &str) -> Option<Arc<User>> {
-        self.0.get(name).cloned()
+        self.0.borrow().get(name).cloned()
     }
+}
+
+fn by_name(users: impl IntoIterator<Item = User>) -> ByName {
+    let named = |user: User| (user.name.clone(), Arc::new(user));
+    users.into_iter().map(named).collect()
 }
 
 /// What a client shows.

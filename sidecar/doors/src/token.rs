@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
 /// A changed file is noticed within this: kubelet takes up to a minute to write one.
-pub(crate) const REREAD: Duration = Duration::from_secs(2);
+pub(crate) const REREAD: Duration = Duration::from_secs(10);
 /// Shorter ones are guessed.
 const MIN_BYTES: usize = 16;
 const MAX_BYTES: u64 = 4096;

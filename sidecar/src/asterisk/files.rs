@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::{Configured, config, configure};
+use crate::boot_timer::rest;
 use crate::services::Done;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ pub async fn watch(asterisk: AsteriskConfig, done: mpsc::Sender<Done>) {
     let mut seen = known.clone();
     let mut pause = LOOK_INTERVAL;
     loop {
-        tokio::time::sleep(pause).await;
+        rest(pause).await;
         let now = look(&asterisk.user_dirs).await;
         let is_settled = now == seen;
         seen = now;

@@ -11,13 +11,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use axum::Router;
-use pbx_ami::config::{AmiConfig, SpoolConfig, TlsConfig, UserConfig};
+use pbx_ami::config::{AmiConfig, SpoolConfig, TlsConfig, UserConfig, read_secret, users_of};
 use pbx_ami::hub::Account;
 use pbx_ami::queue::Queue;
 use pbx_ami::shell::{self, Connection, Connector, Stream};
-use pbx_ami::user::Secret;
+use pbx_ami::user::{Secret, Users};
 use pbx_crds::sidecar_doors::AmiDoor;
 use pbx_doors::channel::message::{read_message, write_message};
 use pbx_doors::channel::{Channel, Incoming, Routes, Service};
@@ -27,11 +27,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::Inputs;
 use crate::asterisk::config::{AMI_PORT, AMI_USER, ami_secret};
+use crate::boot_timer::rest;
 
 /// What is kept of the queue beside the record: it outlives the sidecar, and the node does not outlive it.
 const QUEUE_FILE: &str = "ami-queue.redb";
 /// A secret has 64 bytes.
 const MAX_SECRET_BYTES: usize = 256;
+/// Changed users are noticed within this: kubelet takes up to a minute to write them.
+const REREAD: Duration = Duration::from_secs(10);
 /// To connect to this node's own manager.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -91,14 +94,63 @@ fn start(door: &AmiDoor, inputs: &Inputs, route: shell::Route) -> anyhow::Result
     if let Some((folder, write)) = settings.spool {
         pbx_ami::spool::start(folder, write, queue.clone())?;
     }
+    tokio::spawn(follow_users(
+        users_file.into(),
+        config.users,
+        settings.users.clone(),
+    ));
     Ok(pbx_ami::http::router(queue, settings.users))
 }
 
+/// The list in the file, with the secrets that it names as far as they can be read: whoever checks it says what is wrong.
 fn users(path: &Path) -> anyhow::Result<Vec<UserConfig>> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("doors.ami.usersFile: cannot read {}", path.display()))?;
-    serde_yaml::from_str(&text)
-        .with_context(|| format!("{}: write a list of users", path.display()))
+    let listed: Vec<UserConfig> = serde_yaml::from_str(&text)
+        .with_context(|| format!("{}: write a list of users", path.display()))?;
+    Ok(listed.into_iter().map(with_secret).collect())
+}
+
+fn with_secret(user: UserConfig) -> UserConfig {
+    let read = match (&user.secret, &user.secret_file) {
+        (None, Some(path)) => read_secret(path).ok(),
+        _ => None,
+    };
+    let Some(secret) = read else { return user };
+    UserConfig {
+        secret: Some(secret),
+        secret_file: None,
+        ..user
+    }
+}
+
+/// Reads the users again when their file, or a secret that it names, has changed. One that cannot be used changes nothing.
+async fn follow_users(path: PathBuf, mut known: Vec<UserConfig>, users: Users) {
+    loop {
+        rest(REREAD).await;
+        match reread(&path, &mut known, &users) {
+            Ok(true) => tracing::info!("the AMI hub's users were read again"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "the AMI hub's new users cannot be used: those before stay"
+            ),
+        }
+    }
+}
+
+/// Whether there were new ones.
+fn reread(path: &Path, known: &mut Vec<UserConfig>, users: &Users) -> anyhow::Result<bool> {
+    let found = self::users(path)?;
+    if found == *known {
+        return Ok(false);
+    }
+    let mut problems = Vec::new();
+    let checked = users_of(&found, &mut problems);
+    ensure!(problems.is_empty(), problems.join("; "));
+    users.replace(checked);
+    *known = found;
+    Ok(true)
 }
 
 /// The ways there are.
@@ -216,4 +268,49 @@ async fn join(incoming: Incoming, local: &Local) -> io::Result<()> {
     tokio::io::copy_bidirectional(&mut peer, &mut manager)
         .await
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use pbx_ami::user::Proof;
+
+    use super::*;
+
+    #[test]
+    fn changed_users_are_read_again_and_broken_ones_change_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, secret) = (folder.path().join("users.yaml"), folder.path().join("desk"));
+        let list = format!(
+            "- {{name: desk, secretFile: {}, read: all}}",
+            secret.display()
+        );
+        std::fs::write(&secret, "first\n").unwrap();
+        std::fs::write(&path, &list).unwrap();
+        let mut known = users(&path).unwrap();
+        let live = Users::new(users_of(&known, &mut Vec::new()));
+        let lets_in = |name, secret: &str| {
+            let proof = Proof::Secret(secret.as_bytes());
+            live.authenticate(name, proof, None).is_some()
+        };
+        assert!(!reread(&path, &mut known, &live).unwrap() && lets_in("desk", "first"));
+        std::fs::write(&secret, "second\n").unwrap();
+        assert!(reread(&path, &mut known, &live).unwrap());
+        assert!(lets_in("desk", "second") && !lets_in("desk", "first"));
+        std::fs::write(&path, format!("{list}\n- {{name: desk, secret: ''}}")).unwrap();
+        let problem = reread(&path, &mut known, &live).unwrap_err().to_string();
+        assert!(
+            problem.contains("users[1].name: desk stands there twice"),
+            "{problem}"
+        );
+        std::fs::write(&path, "- {name: a, secretFile: /none}\n- {name: b}").unwrap();
+        let problems = reread(&path, &mut known, &live).unwrap_err().to_string();
+        let both = ["users[0].secretFile: /none", "users[1].secret: give either"];
+        assert!(
+            both.iter().all(|problem| problems.contains(problem)),
+            "{problems}"
+        );
+        assert!(lets_in("desk", "second"));
+        std::fs::write(&path, format!("{list}\n- {{name: new, secret: x}}")).unwrap();
+        assert!(reread(&path, &mut known, &live).unwrap() && lets_in("new", "x"));
+    }
 }

@@ -136,7 +136,9 @@ fn bare(kind: SensorKind) -> SensorSpec {
 fn defaults(kind: SensorKind) -> Defaults {
     let (interval_ms, timeout_ms, points, failures) = match kind {
         SensorKind::AmiPing => (5_000, 1_000, 100, 2),
-        SensorKind::Channels | SensorKind::SipOptions => (800, 800, 100, 2),
+        // Interval, deadline and half of it, the second time: within 2 s with the move itself.
+        SensorKind::Channels => (800, 700, 100, 2),
+        SensorKind::SipOptions => (800, 600, 100, 2),
         SensorKind::Registrations | SensorKind::Trunks => (5_000, 3_000, 30, 2),
         SensorKind::TaskProcessors => (5_000, 3_000, 50, 2),
         SensorKind::Disk => (10_000, 3_000, 50, 1),

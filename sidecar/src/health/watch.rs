@@ -17,7 +17,7 @@ use super::plan::{self, Sensor};
 use super::probe::Probe;
 use super::score::{Reading, Scoreboard, Verdict};
 use crate::asterisk::Configured;
-use crate::boot_timer::BootTimer;
+use crate::boot_timer::{BootTimer, Place, on_the_grid};
 use crate::metrics::Metrics;
 use crate::services::Done;
 
@@ -194,8 +194,13 @@ async fn rest(
     } else {
         interval
     };
+    // Both notice an Asterisk that stands still: one of them asks soon.
+    let grid_place = match sensor.kind {
+        SensorKind::SipOptions => Place::Between,
+        _ => Place::Line,
+    };
     tokio::select! {
-        () = timer.until(BootTime(boot_now_ns()).after(rest)) => {}
+        () = timer.until(on_the_grid(BootTime(boot_now_ns()), rest, grid_place)) => {}
         // A sender that is gone takes this task with it.
         _ = changed.changed() => tokio::time::sleep(sensor.interval / PIECES).await,
     }

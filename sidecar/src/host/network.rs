@@ -19,6 +19,7 @@ use super::conflict::{Claim, ConflictWatch};
 use super::fence::FenceEvent;
 use super::plan::{FloatingAddress, Plan};
 use super::sysctl;
+use crate::boot_timer::rest;
 
 /// A link or an address that somebody took away is noticed within this time.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -142,7 +143,7 @@ impl Keeper {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = rest(LOOK_EVERY) => {}
                 changed = fence.changed() => if changed.is_err() { return },
             }
         }

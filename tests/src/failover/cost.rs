@@ -1,9 +1,11 @@
 //! What a system costs a node while nothing happens: processor time and memory of its processes, the service left out.
 
 use std::fs;
-use std::time::Duration;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Contender;
 use crate::cluster::Process;
@@ -51,17 +53,37 @@ pub fn cost(contender: &mut dyn Contender, time: Duration) -> Result<Cost> {
     })
 }
 
+/// What this machine asks for a wake-up alone: a thread that does nothing but wake every `pause` and send itself a datagram.
+pub fn least_cost(time: Duration, pause: Duration) -> Result<Cost> {
+    let socket = UdpSocket::bind("127.0.0.1:0").context("open a socket")?;
+    socket.connect(socket.local_addr()?)?;
+    let mut buffer = [0; 128];
+    let (begun, before) = (Instant::now(), own_cpu_ns()?);
+    let mut wakes = 0;
+    while begun.elapsed() < time {
+        std::thread::sleep(pause);
+        socket.send(&buffer)?;
+        socket.recv(&mut buffer)?;
+        wakes += 1;
+    }
+    let of_one = Duration::from_nanos(own_cpu_ns()? - before).as_secs_f64() / f64::from(wakes);
+    Ok(Cost {
+        cpu_s_per_h: of_one / pause.as_secs_f64() * SECONDS_AN_HOUR,
+        rss_mib: 0.0,
+    })
+}
+
+fn own_cpu_ns() -> Result<u64> {
+    thread_cpu_ns(Path::new("/proc/thread-self")).context("read this thread's schedstat")
+}
+
 fn is_own(process: &Process) -> bool {
     // The guard's arguments name Asterisk too; what it is says its own name.
     !SERVICE.contains(&process.program())
 }
 
-/// The scheduler's own count, of all threads: finer than the ticks of `stat`.
+/// Of all threads.
 fn cpu_ns(processes: &[Process]) -> u64 {
-    let of_thread = |path: std::path::PathBuf| {
-        let text = fs::read_to_string(path.join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    };
     let threads = processes.iter().flat_map(|process| {
         let folder = fs::read_dir(format!("/proc/{}/task", process.pid));
         folder
@@ -69,7 +91,13 @@ fn cpu_ns(processes: &[Process]) -> u64 {
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
     });
-    threads.filter_map(of_thread).sum()
+    threads.filter_map(|thread| thread_cpu_ns(&thread)).sum()
+}
+
+/// The scheduler's own count, by the thread's folder in `/proc`: finer than the ticks of `stat`.
+fn thread_cpu_ns(thread: &Path) -> Option<u64> {
+    let text = fs::read_to_string(thread.join("schedstat")).ok()?;
+    text.split_whitespace().next()?.parse().ok()
 }
 
 fn rss_mib(processes: &[Process]) -> f64 {

@@ -11,9 +11,11 @@ use super::simple_hosts::{SimpleHosts, TARGET};
 use crate::cluster::{Process, wait_until};
 use crate::netns::{HOST_LINK, Lan};
 use crate::packages;
+use crate::progress::tail;
 
 const NODES: u8 = 2;
 const WHOLE_LIMIT: Duration = Duration::from_secs(15);
+const LAST_LINES: usize = 6;
 
 /// The contender.
 #[derive(Debug)]
@@ -49,6 +51,10 @@ impl Keepalived {
         }
         if self.hosts.is_running(node, "keepalived") {
             return Ok(());
+        }
+        // Of a crash: a number that meanwhile belongs to another process keeps it from starting.
+        for stale in ["keepalived.pid", "vrrp.pid"] {
+            drop(fs::remove_file(self.hosts.home(node).join(stale)));
         }
         let path = |name: &str| {
             self.hosts
@@ -91,6 +97,11 @@ impl Keepalived {
         fs::write(&file, format!("{state}\n")).with_context(|| format!("write {}", file.display()))
     }
 
+    /// For the message of a failure.
+    fn last_words(&self, node: usize) -> String {
+        tail(&self.hosts.home(node).join("keepalived.log"), LAST_LINES)
+    }
+
     fn state(&self, node: usize) -> String {
         let log = self.hosts.log(node, "keepalived");
         let entered = log.rsplit("Entering ").next().unwrap_or_default();
@@ -117,6 +128,7 @@ impl Contender for Keepalived {
             states.sort();
             Ok(states == ["BACKUP", "MASTER"])
         })
+        .with_context(|| [0, 1].map(|node| self.last_words(node)).join("\n--\n"))
     }
 
     fn kill_service(&mut self, node: usize) -> Result<()> {

@@ -44,8 +44,10 @@ const STUCK_LIMIT: Duration = Duration::from_secs(10);
 const HOLD: Duration = Duration::from_secs(10);
 /// Events to one client leave at most so often: a write each would cost more than all the rest.
 const EVENTS_PACE: Duration = Duration::from_millis(1);
-/// How often time itself is looked at.
+/// How often time itself is looked at,
 const TICK: Duration = Duration::from_millis(250);
+/// … and while nobody waits for anything.
+const CALM_TICK: Duration = Duration::from_secs(2);
 /// What is kept of an answer for the queue.
 const ANSWER_LIMIT_BYTES: usize = 1 << 20;
 
@@ -304,7 +306,7 @@ impl Hub {
 
     /// When [`Self::tick`] is due.
     pub fn next_deadline(&self) -> Instant {
-        let tick = self.ticked_at + TICK;
+        let tick = self.ticked_at + self.pace();
         if self.lazily_dirty.is_empty() {
             tick
         } else {
@@ -314,7 +316,7 @@ impl Hub {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) {
-        if now < self.ticked_at + TICK {
+        if now < self.ticked_at + self.pace() {
             return;
         }
         self.ticked_at = now;
@@ -333,6 +335,14 @@ impl Hub {
         if self.is_given_up(now) {
             self.refuse_waiting(now);
         }
+    }
+
+    fn pace(&self) -> Duration {
+        let is_calm = self.sessions.count() == 0
+            && self.line.is_empty()
+            && self.submissions.is_empty()
+            && self.upstream.is_idle();
+        if is_calm { CALM_TICK } else { TICK }
     }
 
     /// Whether Asterisk has been away for so long that actions are refused.

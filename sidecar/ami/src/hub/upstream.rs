@@ -325,6 +325,15 @@ impl Upstream {
         self.output.drain(..count);
     }
 
+    /// Nothing is asked of Asterisk, or it is away.
+    pub(super) fn is_idle(&self) -> bool {
+        match self.phase {
+            Phase::Down => true,
+            Phase::Ready => self.asked.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Pings a silent Asterisk. The error says why it is given up.
     pub(super) fn tick(&mut self, now: Instant) -> Result<(), String> {
         let silence = now.saturating_duration_since(self.heard_at);

@@ -6,8 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use crate::boot_timer::rest;
+
 /// How often clients are counted.
 const LOOK: Duration = Duration::from_secs(5);
+/// So many looks after the start all has come to rest: what was used once or twice until then is let go, too,
+const SETTLED: u32 = 12;
+/// … and after each five minutes what a move or a reload needed. Both take less than a millisecond.
+const AGAIN: u32 = 60;
 /// A client costs about 20 KiB: below this, what could be given back is not worth a look at all memory.
 const CROWD: usize = 128;
 
@@ -39,10 +45,10 @@ impl Tide {
 /// Watches the `places` of clients, `all` when nobody is here, until the process ends.
 pub async fn watch(places: Arc<Semaphore>, all: usize) {
     let mut tide = Tide::default();
-    loop {
-        tokio::time::sleep(LOOK).await;
+    for look in 1_u32.. {
+        rest(LOOK).await;
         let here = all.saturating_sub(places.available_permits());
-        if tide.has_gone_out(here) {
+        if tide.has_gone_out(here) || look == SETTLED || look.is_multiple_of(AGAIN) {
             pbx_guard::memory::give_back();
             pbx_guard::memory::forget_unused_code();
         }

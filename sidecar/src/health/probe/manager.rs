@@ -15,7 +15,7 @@ pub struct Line {
     /// Where SIP is answered, of this life of Asterisk.
     pub(super) sip: Option<(u64, Option<std::net::SocketAddr>)>,
     /// What SIP was asked through last, and answered.
-    pub(super) sip_socket: Option<(std::net::SocketAddr, tokio::net::UdpSocket)>,
+    pub(super) sip_socket: Option<(std::net::SocketAddr, super::sip::SipSocket)>,
 }
 
 /// AMI says so while Asterisk ends gracefully.

@@ -1,15 +1,19 @@
 //! A SIP OPTIONS to this node's own Asterisk, over UDP: any final answer will do. It passes through the threads and task
 //! processors that phones' requests pass through, so it finds what a Ping does not.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use super::super::score::{Reading, Verdict};
 use super::super::watch::Ground;
 use super::manager::Line;
 use crate::asterisk::config::SELF_ENDPOINT;
+use crate::input_watch::watch_input;
+
+/// A socket to this machine's own SIP.
+pub(super) type SipSocket = AsyncFd<UdpSocket>;
 
 /// Loopback loses a datagram when a buffer is full.
 const REPEAT: Duration = Duration::from_millis(250);
@@ -42,17 +46,19 @@ async fn ask_through(line: &mut Line, target: SocketAddr, limit: Duration) -> st
     let kept = line.sip_socket.take().filter(|(of, _)| *of == target);
     let socket = match kept {
         Some((_, socket)) => socket,
-        None => connect(target).await?,
+        None => connect(target)?,
     };
     let status = ask(target, &socket, limit).await?;
     line.sip_socket = Some((target, socket));
     Ok(status)
 }
 
-async fn connect(target: SocketAddr) -> std::io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((target.ip(), 0)).await?;
-    socket.connect(target).await?;
-    Ok(socket)
+/// Watched for input alone: a question that Asterisk takes in must not wake who asked.
+fn connect(target: SocketAddr) -> std::io::Result<SipSocket> {
+    let socket = UdpSocket::bind((target.ip(), 0))?;
+    socket.connect(target)?;
+    socket.set_nonblocking(true)?;
+    watch_input(socket)
 }
 
 /// `Transport:  udp  udp  0  0  0.0.0.0:5060`: where this machine reaches a UDP transport.
@@ -70,14 +76,14 @@ pub(super) fn parse_transport(line: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, bind.port()))
 }
 
-async fn ask(target: SocketAddr, socket: &UdpSocket, limit: Duration) -> std::io::Result<u16> {
-    let own = socket.local_addr()?;
+async fn ask(target: SocketAddr, socket: &SipSocket, limit: Duration) -> std::io::Result<u16> {
+    let own = socket.get_ref().local_addr()?;
     let id = format!("pbxha-{}-{}", own.port(), pbx_guard::boot_now_ns());
     let request = options(target, own, &id);
     let mut buffer = vec![0; ANSWER_BYTES];
     let repeats = limit.as_millis() / REPEAT.as_millis() + 1;
     for _ in 0..repeats {
-        socket.send(request.as_bytes()).await?;
+        socket.get_ref().send(request.as_bytes())?;
         let answered = tokio::time::timeout(REPEAT, answer(socket, &id, &mut buffer)).await;
         if let Ok(status) = answered {
             return status;
@@ -87,11 +93,20 @@ async fn ask(target: SocketAddr, socket: &UdpSocket, limit: Duration) -> std::io
     std::future::pending().await
 }
 
-async fn answer(socket: &UdpSocket, id: &str, buffer: &mut [u8]) -> std::io::Result<u16> {
+async fn answer(socket: &SipSocket, id: &str, buffer: &mut [u8]) -> std::io::Result<u16> {
     loop {
-        let length = socket.recv(buffer).await?;
+        let length = receive(socket, buffer).await?;
         if let Some(status) = final_status(&buffer[..length], id) {
             return Ok(status);
+        }
+    }
+}
+
+async fn receive(socket: &SipSocket, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        let mut ready = socket.readable().await?;
+        if let Ok(received) = ready.try_io(|socket| socket.get_ref().recv(buffer)) {
+            return received;
         }
     }
 }
@@ -158,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_answers_is_heard() {
-        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let target = server.local_addr().unwrap();
         let serve = async {
             let mut buffer = [0; 2000];
@@ -173,7 +188,7 @@ mod tests {
             let answer = format!("SIP/2.0 200 OK\r\n{id}\r\n\r\n");
             server.send_to(answer.as_bytes(), from).await.unwrap();
         };
-        let socket = connect(target).await.unwrap();
+        let socket = connect(target).unwrap();
         let (status, ()) = tokio::join!(ask(target, &socket, Duration::from_secs(1)), serve);
         assert_eq!(status.unwrap(), 200);
     }

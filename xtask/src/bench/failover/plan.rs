@@ -21,7 +21,8 @@ pub(super) const COST_PEER: &str = "keepalived-100ms";
 pub(super) const DEFAULTS: &str = "pbx-ha-default";
 /// Our system with the shortest timing that the rules allow.
 pub(super) const SHORTEST: &str = "pbx-ha-30ms";
-const CONTROL: &str = "control";
+/// No system at all.
+pub(super) const CONTROL: &str = "control";
 const HEARTBEAT: &str = "heartbeat-500ms";
 const HEARTBEAT_TIMING: Timing = Timing {
     keepalive: "100ms",

@@ -15,6 +15,10 @@ use super::{ValidatedCluster, grace_seconds, volumes};
 use crate::cluster::build::doors;
 
 const GUARD: &str = "/pbx-ha/bin/pbx-guard";
+/// What a container weighs when processors are short.
+const ASTERISK_CPU: &str = "250m";
+/// Beats and votes must not wait for an Asterisk that starts beside them.
+const SIDECAR_CPU: &str = "250m";
 
 /// Copies what the image has in folders that become volumes.
 pub fn seed(cluster: &ValidatedCluster) -> Container {
@@ -53,7 +57,7 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
         lifecycle: Some(install_guard()),
         readiness_probe: Some(probe("/readyz", 5, 1)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
-        resources: Some(small()),
+        resources: Some(with_request(small(), SIDECAR_CPU)),
         volume_mounts: Some(volumes::sidecar_mounts(cluster)),
         security_context: Some(if cluster.floating.is_some() {
             with_network_rights()
@@ -95,7 +99,7 @@ pub fn asterisk(cluster: &ValidatedCluster) -> Container {
             "-C",
             "/run/pbx-ha/config/current/asterisk.conf",
         ])),
-        resources: cluster.resources.clone(),
+        resources: Some(with_weight(cluster.resources.clone().unwrap_or_default())),
         volume_mounts: Some(volumes::asterisk_mounts()),
         ..asterisk_image(cluster)
     }
@@ -141,6 +145,27 @@ fn with_network_rights() -> SecurityContext {
         run_as_user: Some(0),
         run_as_non_root: Some(false),
         ..restricted()
+    }
+}
+
+/// A container without a CPU request has the least weight that the kernel knows (2, where a task has 1024): on a node that is busy for a
+/// moment it waits for everybody else, and its calls with it. What the user says of the CPU counts; a limit is a request, too.
+fn with_weight(resources: ResourceRequirements) -> ResourceRequirements {
+    let says_cpu = |list: &Option<BTreeMap<String, Quantity>>| {
+        list.as_ref().is_some_and(|list| list.contains_key("cpu"))
+    };
+    if says_cpu(&resources.requests) || says_cpu(&resources.limits) {
+        return resources;
+    }
+    with_request(resources, ASTERISK_CPU)
+}
+
+fn with_request(resources: ResourceRequirements, cpu: &str) -> ResourceRequirements {
+    let mut requests = resources.requests.unwrap_or_default();
+    requests.insert("cpu".into(), Quantity(cpu.into()));
+    ResourceRequirements {
+        requests: Some(requests),
+        ..resources
     }
 }
 
@@ -216,4 +241,24 @@ fn ports(cluster: &ValidatedCluster) -> Vec<ContainerPort> {
 
 fn words(command: &[&str]) -> Vec<String> {
     command.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpu_request(resources: &str) -> Option<String> {
+        let given: ResourceRequirements = serde_yaml::from_str(resources).unwrap();
+        let requests = with_weight(given).requests?;
+        requests.get("cpu").map(|cpu| cpu.0.clone())
+    }
+
+    #[test]
+    fn a_container_never_has_the_least_weight() {
+        let ours = Some(ASTERISK_CPU.to_owned());
+        assert_eq!(cpu_request("{}"), ours);
+        assert_eq!(cpu_request("{requests: {memory: 1Gi}}"), ours);
+        assert_eq!(cpu_request("{requests: {cpu: 2}}").as_deref(), Some("2"));
+        assert_eq!(cpu_request("{limits: {cpu: 2}}"), None);
+    }
 }

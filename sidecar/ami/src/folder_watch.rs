@@ -1,0 +1,127 @@
+//! Waits until a file was moved into a folder, or written there: the kernel says so, nobody looks ten times a second.
+//!
+//! inotify is a help and never relied on: a user's instances are few (128 by default, shared by all pods of a node), and a network
+//! file system does not tell what others do. So whoever waits also looks now and then by itself.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+use rustix::io::{read, retry_on_intr};
+
+/// Holds many events with names; what does not fit is read next.
+const BUFFER_BYTES: usize = 4096;
+
+/// A folder that is watched, if the kernel can.
+#[derive(Debug)]
+pub struct FolderWatch {
+    descriptor: OwnedFd,
+    folder: PathBuf,
+}
+
+impl FolderWatch {
+    /// Watches `folder`, which need not be there yet. Does not block.
+    ///
+    /// # Errors
+    /// When the kernel gives no inotify instance.
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        let watch = Self {
+            descriptor: init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?,
+            folder: folder.into(),
+        };
+        watch.renew();
+        Ok(watch)
+    }
+
+    /// Watches the folder that has this name now: it may have been made anew. To be called before each look into it.
+    pub fn renew(&self) {
+        let wanted = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
+        // One that is missing is looked for again by whoever waits.
+        let _ = add_watch(&self.descriptor, &self.folder, wanted);
+    }
+
+    /// Blocks until something came, or for `limit`.
+    pub fn wait(&self, limit: Duration) {
+        let limit = Timespec::try_from(limit).ok();
+        let mut waits = [PollFd::new(&self.descriptor, PollFlags::IN)];
+        // Interrupted or not: the caller looks.
+        let _ = poll(&mut waits, limit.as_ref());
+        self.forget();
+    }
+
+    /// Takes what came from the kernel, so that it is told once; `WouldBlock` if nothing did.
+    ///
+    /// # Errors
+    /// As the kernel has it.
+    pub fn take(&self) -> io::Result<()> {
+        let mut buffer = [0; BUFFER_BYTES];
+        match retry_on_intr(|| read(&self.descriptor, &mut buffer))? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn forget(&self) {
+        while self.take().is_ok() {}
+    }
+}
+
+impl AsFd for FolderWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl AsRawFd for FolderWatch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn waits(watch: &FolderWatch, limit: Duration) -> Duration {
+        let began = Instant::now();
+        watch.wait(limit);
+        began.elapsed()
+    }
+
+    #[test]
+    fn a_file_moved_in_or_written_ends_the_wait_and_is_told_once() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("spool");
+        std::fs::create_dir(&folder).unwrap();
+        let watch = FolderWatch::new(&folder).unwrap();
+        std::fs::write(root.path().join("half"), "x").unwrap();
+        std::fs::rename(root.path().join("half"), folder.join("a")).unwrap();
+        assert!(waits(&watch, LONG) < LONG / 2);
+        std::fs::write(folder.join("b"), "x").unwrap();
+        assert!(watch.take().is_ok() && watch.take().is_err());
+        let short = Duration::from_millis(20);
+        assert!(waits(&watch, short) >= short);
+    }
+
+    #[test]
+    fn a_folder_that_is_made_anew_is_watched_again() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("spool");
+        let watch = FolderWatch::new(&folder).unwrap();
+        for _ in 0..2 {
+            std::fs::create_dir(&folder).unwrap();
+            watch.renew();
+            watch.forget();
+            std::fs::write(folder.join("a"), "x").unwrap();
+            assert!(waits(&watch, LONG) < LONG / 2);
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+    }
+}
