@@ -62,7 +62,7 @@ pub fn build_report(checked: &Checked, known: &Known<'_>, before: Option<&Report
             .or_else(|| Some(Time(Timestamp::now()))),
         epoch: known.view.epoch.cast_signed(),
         active: known.view.active.map(|seat| checked.name_of(seat)),
-        ready: known.is_ready && is_voting(known.view.role),
+        ready: known.is_ready && is_voting(known.view.role) && !is_replaced(known),
         asterisk: AsteriskStatus {
             state: asterisk_state(known.phase),
             version: known.version.map(Into::into),
@@ -80,6 +80,12 @@ pub fn build_report(checked: &Checked, known: &Known<'_>, before: Option<&Report
 
 fn is_voting(role: Role) -> bool {
     matches!(role, Role::Standby | Role::Bidding | Role::Active)
+}
+
+/// Its Asterisk has ended and another node serves. That the traffic still pointed here let it be promoted while nobody did.
+fn is_replaced(known: &Known<'_>) -> bool {
+    let is_stopped = known.phase == Phase::Held && !known.is_cold;
+    is_stopped && known.view.role != Role::Active && known.view.active.is_some()
 }
 
 fn detail(known: &Known<'_>) -> &'static str {

@@ -10,6 +10,7 @@ use pbx_crds::status::{NodeState, NodeStatus};
 use super::facts::Observed;
 use super::rollout::Rollout;
 use super::seats;
+use super::status::ready_standbys;
 
 /// The three conditions at `now`. A transition's time moves only with the status of its condition.
 pub fn conditions_of(
@@ -88,12 +89,7 @@ fn redundant(observed: &Observed, status: &PbxClusterStatus) -> Verdict {
         .iter()
         .filter(|node| status.active.as_ref() != Some(&node.name))
         .collect();
-    let is_ready = |node: &&&NodeStatus| {
-        observed
-            .connected(&node.name)
-            .is_some_and(|report| report.ready)
-    };
-    let ready = standbys.iter().filter(is_ready).count();
+    let ready = ready_standbys(observed, status.active.as_deref(), status.epoch);
     if status.active.is_some() && ready > 0 {
         let message = format!("{ready} of {} standbys could take over", standbys.len());
         if let Some(slow) = slow_link(observed) {

@@ -25,12 +25,13 @@ pub fn status_of(observed: &Observed, now: Timestamp) -> (PbxClusterStatus, Roll
     let serving = active_name
         .as_deref()
         .and_then(|name| observed.connected(name));
+    let epoch = active.as_ref().map(|(_, epoch)| *epoch).max(old.epoch);
     let history = ledger.history();
     let mut status = PbxClusterStatus {
         observed_generation: observed.objects.generation.or(old.observed_generation),
         active_since: active_since(observed, active_name.as_deref(), serving, now),
-        epoch: active.map(|(_, epoch)| epoch).max(old.epoch),
-        ready: Some(ready(observed, active_name.as_deref())),
+        epoch,
+        ready: Some(ready(observed, active_name.as_deref(), epoch)),
         last_cause: history.first().map(|record| record.cause),
         version: serving.and_then(|report| report.asterisk.version.clone()),
         health: serving.map(|report| report.health.level),
@@ -149,11 +150,25 @@ fn active_since(
 }
 
 /// Standbys that could take over, of those configured.
-fn ready(observed: &Observed, active: Option<&str>) -> String {
-    let count = observed
+/// How many standbys could take over now. The last words of a node that has just been replaced, of the epoch before, do not count: it
+/// called itself ready when it served.
+pub(super) fn ready_standbys(
+    observed: &Observed,
+    active: Option<&str>,
+    epoch: Option<i64>,
+) -> usize {
+    let is_outdated = |report: &Report| active.is_some() && Some(report.epoch) < epoch;
+    let others = observed
         .all_connected()
-        .filter(|(name, report)| Some(*name) != active && report.ready)
-        .count();
+        .filter(|(name, _)| Some(*name) != active);
+    others
+        .filter(|(_, report)| report.ready && report.role == ReportedRole::Standby)
+        .filter(|(_, report)| !is_outdated(report))
+        .count()
+}
+
+fn ready(observed: &Observed, active: Option<&str>, epoch: Option<i64>) -> String {
+    let count = ready_standbys(observed, active, epoch);
     format!("{count}/{}", observed.nodes.saturating_sub(1))
 }
 

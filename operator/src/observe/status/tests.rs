@@ -117,6 +117,25 @@ fn between_two_actives_is_only_while_a_standby_is_ready() {
 }
 
 #[test]
+fn the_last_words_of_the_replaced_node_are_no_readiness() {
+    let mut observed = observed();
+    take_over(&mut observed);
+    for role in [ReportedRole::Active, ReportedRole::Standby] {
+        said(&mut observed, "office-0").report.role = role;
+        let (status, _) = status_of(&observed, now());
+        assert_eq!(status.active.as_deref(), Some("office-1"));
+        assert_eq!(status.ready.as_deref(), Some("0/1"), "{role:?}");
+        assert_eq!(
+            condition(&status, "Redundant"),
+            words("False", "StandbyNotReady")
+        );
+    }
+    said(&mut observed, "office-0").report.epoch = 5;
+    let (status, _) = status_of(&observed, now());
+    assert_eq!(status.ready.as_deref(), Some("1/1"));
+}
+
+#[test]
 fn since_moves_only_with_the_state() {
     let mut observed = observed();
     said(&mut observed, "office-1").report.detail = "Restarting".into();
