@@ -94,6 +94,12 @@ pub const NETWORK_FAULTS: PackageSet = PackageSet {
     packages: &["ethtool", "iproute2", "nftables"],
 };
 
+/// Keeps a host's floating addresses shut.
+pub const FENCE: PackageSet = PackageSet {
+    purpose: "the fence of floating addresses",
+    packages: &["iproute2", "nftables"],
+};
+
 const OLDEST_GO: (u32, u32) = (1, 25);
 
 /// apt holds one lock for the machine: threads take turns before it.

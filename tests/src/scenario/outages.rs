@@ -53,11 +53,12 @@ fn scale_operator(office: &Office, replicas: u8) -> Result<()> {
     let replicas = format!("--replicas={replicas}");
     let scale = ["scale", "deployment", "--all", &replicas];
     office.cluster.kubectl(&[&scale[..], &own].concat())?;
-    // After an outage of the API server Kubernetes' own controllers take up to half a minute to look again.
-    let seen = ["rollout", "status", "deployment", "--timeout=60s"];
+    // After an outage of the API server each of Kubernetes' own controllers takes up to half a minute to look again, and it takes three
+    // of them and a kubelet to make a pod.
+    let seen = ["rollout", "status", "deployment", "--timeout=180s"];
     office.cluster.kubectl(&[&seen[..], &own].concat())?;
     if replicas == "--replicas=0" {
-        let gone = ["wait", "pods", "--all", "--for=delete", "--timeout=60s"];
+        let gone = ["wait", "pods", "--all", "--for=delete", "--timeout=180s"];
         office.cluster.kubectl(&[&gone[..], &own].concat())?;
     }
     Ok(())

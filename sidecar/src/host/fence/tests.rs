@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use pbx_tests::netns::{Lan, run_in};
+use pbx_tests::packages;
 
 use super::*;
 use crate::host::plan::FloatingAddress;
@@ -28,6 +29,7 @@ impl Scene {
             eprintln!("network namespaces need root: nothing was tested");
             return None;
         }
+        packages::ensure(&[packages::FENCE]).unwrap();
         let lan = Lan::create(name, [198, 18, third, 0].into(), 2).unwrap();
         let addresses = [
             IpAddr::from([198, 18, third, 50]),
