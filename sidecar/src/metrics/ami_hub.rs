@@ -45,7 +45,7 @@ impl Collector for AmiHubMetrics {
     }
 }
 
-fn named(hub: &Counters) -> [(&'static str, &'static str, &AtomicU64); 9] {
+fn named(hub: &Counters) -> [(&'static str, &'static str, &AtomicU64); 10] {
     [
         ("ami_accepted", "Clients of the AMI hub ever", &hub.accepted),
         (
@@ -59,6 +59,11 @@ fn named(hub: &Counters) -> [(&'static str, &'static str, &AtomicU64); 9] {
             &hub.dropped_slow,
         ),
         ("ami_actions", "Actions forwarded to Asterisk", &hub.actions),
+        (
+            "ami_pings_joined",
+            "Pings answered by the answer to another that waited with them",
+            &hub.joined,
+        ),
         (
             "ami_actions_refused",
             "Actions refused: malformed, unknown or without right",

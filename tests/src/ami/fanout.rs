@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 
 use super::client::{Client, Counter, action_text};
-use super::{DIRECT, HUB, Stand};
+use super::{DIRECT, Door, Stand};
 
 /// Between two batches of events.
 const PACE: Duration = Duration::from_millis(1);
@@ -21,6 +21,8 @@ const TRICKLE: (usize, Duration) = (64 << 10, Duration::from_millis(100));
 /// What to raise, and who hears it.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
+    /// Where they hear it.
+    pub door: Door,
     /// Clients that read.
     pub readers: usize,
     /// Clients that never read.
@@ -71,10 +73,10 @@ pub fn measure(stand: &Stand, load: Load) -> Result<Seen> {
         let origin = Instant::now();
         let is_over = AtomicBool::new(false);
         let readers: Result<Vec<Client>> = (0..load.readers)
-            .map(|_| Client::connect_with(HUB, "user"))
+            .map(|_| Client::connect_with(load.door, "user"))
             .collect();
         let idle: Result<Vec<Client>> = (0..load.stalled + load.trickling)
-            .map(|_| Client::connect_with(HUB, "user"))
+            .map(|_| Client::connect_with(load.door, "user"))
             .collect();
         let (readers, mut idle) = (readers?, idle?);
         let tricklers = idle.split_off(load.stalled);

@@ -12,14 +12,25 @@ use super::{Door, Stand};
 /// Pings that a client has under way.
 const DEPTH: usize = 64;
 
+/// Headers of a ping.
+pub type Headers = &'static [(&'static str, &'static str)];
+/// A ping that the hub takes for an action like any other: only those without further headers share an answer.
+pub const ALONE: Headers = &[("Note", "for itself")];
+
 /// Pings a second of so many clients at a time, each with several under way.
-pub fn rate(stand: &Stand, door: Door, clients: usize, time: Duration) -> Result<f64> {
+pub fn rate(
+    stand: &Stand,
+    door: Door,
+    headers: Headers,
+    clients: usize,
+    time: Duration,
+) -> Result<f64> {
     stand.run(|| {
         let start = Barrier::new(clients);
         let one = || -> Result<(usize, Duration)> {
             let client = Client::connect(door);
             start.wait();
-            flood(&client?, time)
+            flood(&client?, headers, time)
         };
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..clients).map(|_| scope.spawn(one)).collect();
@@ -34,8 +45,8 @@ pub fn rate(stand: &Stand, door: Door, clients: usize, time: Duration) -> Result
 }
 
 /// Half of the depth is written when half of it is answered, so that there is always something to do.
-fn flood(client: &Client, time: Duration) -> Result<(usize, Duration)> {
-    let burst = action_text("Ping", &[]).repeat(DEPTH / 2).into_bytes();
+fn flood(client: &Client, headers: Headers, time: Duration) -> Result<(usize, Duration)> {
+    let burst = action_text("Ping", headers).repeat(DEPTH / 2).into_bytes();
     let mut stream = client.stream();
     let mut answers = Counter::default();
     let mut bytes = vec![0; 64 << 10];

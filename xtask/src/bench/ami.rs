@@ -11,8 +11,10 @@ use pbx_tests::measure::markdown_table;
 use pbx_tests::measure::{Figure, Goal};
 
 use super::measured::chosen;
-use crate::results::{ensure_met, write_json};
+use crate::results::{ensure_met, write_json, write_table};
 
+const DOCUMENT: &str = "docs/ami.md";
+const MARKERS: (&str, &str) = ("<!-- bench:ami:begin -->", "<!-- bench:ami:end -->");
 const CLIENTS: usize = 30;
 const PINGS: usize = 5_000;
 const NAMES: [&str; 6] = [
@@ -30,6 +32,9 @@ pub(crate) struct Arguments {
     /// Write the figures to this file as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the table into docs/ami.md, between its markers
+    #[arg(long)]
+    docs: bool,
     /// This figure only, such as ami.ping; may be repeated
     #[arg(long)]
     only: Vec<String>,
@@ -61,8 +66,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         };
         figures.extend(measured.with_context(|| (*name).to_owned())?);
     }
-    println!("{}", markdown_table(&figures));
+    let table = markdown_table(&figures);
+    println!("{table}");
     write_json(arguments.json.as_deref(), &figures)?;
+    if arguments.docs {
+        write_table(DOCUMENT, MARKERS, &table)?;
+    }
     ensure_met(&figures)
 }
 
@@ -70,40 +79,48 @@ fn figure(name: &str, what: &str, unit: &str, goal: Goal, values: &[f64]) -> Fig
     Figure::new(name, what, unit, goal, values, &[])
 }
 
+/// Plain pings, which the hub asks once for all that wait in a row, and pings of one header more, which it takes like any other
+/// action: each beside Asterisk's own manager, in turns.
 fn pings(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
     let time = Duration::from_secs(arguments.seconds);
-    let (mut direct, mut hub, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
+    let mut values = [const { Vec::new() }; 6];
     for _ in 0..arguments.runs {
-        let own = ping::rate(stand, DIRECT, CLIENTS, time)?;
-        let through = ping::rate(stand, HUB, CLIENTS, time)?;
-        eprintln!("    direct {own:.0}/s, through the hub {through:.0}/s");
-        direct.push(own);
-        hub.push(through);
-        ratio.push(through / own);
+        for (headers, values) in [&[], ping::ALONE].into_iter().zip(values.chunks_mut(3)) {
+            let own = ping::rate(stand, DIRECT, headers, CLIENTS, time)?;
+            let through = ping::rate(stand, HUB, headers, CLIENTS, time)?;
+            eprintln!("    direct {own:.0}/s, through the hub {through:.0}/s");
+            let row = [through, own, through / own];
+            values
+                .iter_mut()
+                .zip(row)
+                .for_each(|(all, one)| all.push(one));
+        }
     }
-    Ok(vec![
-        figure(
+    let (rate, share) = (Goal::AtLeast(100_000.0), Goal::AtLeast(0.8));
+    let direct = "… of Asterisk's own manager, in turns with it";
+    let ratio = "… the hub's share of it";
+    let rows = [
+        (
             "ami.ping",
             "Pings through the hub, 30 clients pipelined",
             "1/s",
-            Goal::AtLeast(100_000.0),
-            &hub,
+            rate,
         ),
-        figure(
-            "ami.ping.direct",
-            "… of Asterisk's own manager, in turns with it",
+        ("ami.ping.direct", direct, "1/s", Goal::None),
+        ("ami.ping.ratio", ratio, "", share),
+        (
+            "ami.ping.alone",
+            "… pings of one header more, which share no answer: any other action",
             "1/s",
             Goal::None,
-            &direct,
         ),
-        figure(
-            "ami.ping.ratio",
-            "… the hub's share of it",
-            "",
-            Goal::AtLeast(0.8),
-            &ratio,
-        ),
-    ])
+        ("ami.ping.alone.direct", direct, "1/s", Goal::None),
+        ("ami.ping.alone.ratio", ratio, "", Goal::None),
+    ];
+    let rows = rows.into_iter().zip(&values);
+    Ok(rows
+        .map(|((name, what, unit, goal), values)| figure(name, what, unit, goal, values))
+        .collect())
 }
 
 fn latency(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
@@ -138,6 +155,7 @@ fn latency(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
 
 fn fan_out(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
     let load = Load {
+        door: HUB,
         readers: CLIENTS,
         stalled: 0,
         trickling: 0,
@@ -146,17 +164,28 @@ fn fan_out(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
         time: Duration::from_secs(arguments.seconds),
     };
     let (mut lost, mut late, mut cpu, mut rate) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut direct = Vec::new();
     for _ in 0..arguments.runs {
+        let own = fanout::measure(
+            stand,
+            Load {
+                door: DIRECT,
+                ..load
+            },
+        )?;
         let seen = fanout::measure(stand, load)?;
         eprintln!(
-            "    {:.0} events/s to {CLIENTS}: {} lost, p99 {:.0} µs, {:.0} % of a core",
+            "    {:.0} events/s to {CLIENTS}: {} lost, p99 {:.0} µs (direct {:.0}/s, {:.0} µs), {:.0} % of a core",
             seen.rate,
             seen.lost,
             seen.p99_us(),
+            own.rate,
+            own.p99_us(),
             seen.hub_cpu_percent
         );
         lost.push(count(seen.lost));
         late.push(seen.p99_us() / 1e3);
+        direct.push(own.p99_us() / 1e3);
         cpu.push(seen.hub_cpu_percent);
         rate.push(seen.rate);
     }
@@ -167,6 +196,13 @@ fn fan_out(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
             "ms",
             Goal::Median(5.0),
             &late,
+        ),
+        figure(
+            "ami.fanout.direct",
+            "… by Asterisk's own manager, in turns with it",
+            "ms",
+            Goal::None,
+            &direct,
         ),
         figure(
             "ami.fanout.lost",
@@ -194,6 +230,7 @@ fn fan_out(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
 
 fn stalled(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
     let calm = Load {
+        door: HUB,
         readers: CLIENTS - 2,
         stalled: 0,
         trickling: 0,

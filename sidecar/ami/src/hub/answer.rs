@@ -112,6 +112,10 @@ impl Hub {
             }
             _ => {
                 self.deliver(message, by, id);
+                for one in self.upstream.take_joined(number) {
+                    self.deliver(message, Asker::Client(one.by), &one.action_id);
+                    self.answered(one.by);
+                }
                 if message.list == Some(ListMark::Start) {
                     self.upstream.set_stage(number, Stage::List);
                 } else {

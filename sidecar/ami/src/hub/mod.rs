@@ -64,6 +64,8 @@ pub struct Counters {
     pub dropped_slow: AtomicU64,
     /// Actions forwarded.
     pub actions: AtomicU64,
+    /// Pings that shared the answer to another one.
+    pub joined: AtomicU64,
     /// Actions refused: malformed, unknown or without right.
     pub actions_refused: AtomicU64,
     /// Actions whose outcome is unknown.

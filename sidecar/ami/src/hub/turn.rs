@@ -160,7 +160,12 @@ impl Hub {
                 return Served::Capped;
             }
             Verdict::Forward(stage) => {
-                self.upstream.ask(&frame, Asker::Client(id), stage);
+                if self.upstream.join(&frame, id) {
+                    count(&self.counters.joined);
+                } else {
+                    count(&self.counters.actions);
+                    self.upstream.ask(&frame, Asker::Client(id), stage);
+                }
                 self.forwarded(id);
             }
             Verdict::Translate(command) => {
@@ -168,6 +173,7 @@ impl Hub {
                 let frame = Frame::parse(&text).expect("the hub writes its own actions well");
                 self.upstream
                     .ask(&frame, Asker::Client(id), Stage::Unwrapped);
+                count(&self.counters.actions);
                 self.forwarded(id);
             }
         }
@@ -175,7 +181,6 @@ impl Hub {
     }
 
     fn forwarded(&mut self, id: SessionId) {
-        count(&self.counters.actions);
         if let Some(session) = self.sessions.get_mut(id) {
             session.unanswered += 1;
             session.reader.pop();

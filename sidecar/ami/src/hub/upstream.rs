@@ -81,6 +81,40 @@ pub(super) struct Asked {
     pub(super) stage: Stage,
     /// What is told to a queue.
     pub(super) action_id: Vec<u8>,
+    /// Who hears the answer, too.
+    joined: Vec<Joined>,
+}
+
+/// A client whose ping was not sent, since another's waited to be written: the answer to that one, sent after both had asked, is its
+/// answer.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) by: SessionId,
+    /// What the client called it.
+    pub(super) action_id: Vec<u8>,
+}
+
+/// The ping that was asked last: nothing of it has been written, and nothing was asked after it.
+#[derive(Debug)]
+struct OpenPing {
+    number: u64,
+    /// In the output.
+    begins_at: usize,
+}
+
+impl Asked {
+    /// Itself and those that joined it, each for itself.
+    fn into_each(mut self) -> impl Iterator<Item = Self> {
+        let joined = std::mem::take(&mut self.joined);
+        let stage = self.stage;
+        let others = joined.into_iter().map(move |one| Self {
+            by: Asker::Client(one.by),
+            stage,
+            action_id: one.action_id,
+            joined: Vec::new(),
+        });
+        std::iter::once(self).chain(others)
+    }
 }
 
 /// How the hub logs in.
@@ -104,6 +138,7 @@ pub(super) struct Upstream {
     pub(super) reader: MessageReader,
     output: Vec<u8>,
     next_number: u64,
+    open_ping: Option<OpenPing>,
     asked: HashMap<u64, Asked>,
     calls: usize,
     commands: HashMap<Vec<u8>, Classes>,
@@ -125,6 +160,7 @@ impl Upstream {
             reader: MessageReader::default(),
             output: Vec::new(),
             next_number: 0,
+            open_ping: None,
             asked: HashMap::new(),
             calls: 0,
             commands: HashMap::new(),
@@ -170,6 +206,7 @@ impl Upstream {
         self.mark = format!("{stem}-{}", self.lives);
         self.reader = MessageReader::default();
         self.output = Vec::new();
+        self.open_ping = None;
         self.heard_at = now;
         self.enter(Phase::Greeting, now);
     }
@@ -181,11 +218,14 @@ impl Upstream {
         self.since = was_unready.unwrap_or(now);
         self.reader = MessageReader::default();
         self.output = Vec::new();
+        self.open_ping = None;
         self.fully_booted = None;
         self.calls = 0;
         let mut lost: Vec<(u64, Asked)> = self.asked.drain().collect();
         lost.sort_unstable_by_key(|(number, _)| *number);
-        lost.into_iter().map(|(_, asked)| asked).collect()
+        lost.into_iter()
+            .flat_map(|(_, asked)| asked.into_each())
+            .collect()
     }
 
     fn enter(&mut self, phase: Phase, now: Instant) {
@@ -259,10 +299,36 @@ impl Upstream {
         self.ask(&frame, Asker::Hub, Stage::Response);
     }
 
+    /// Lets a client's ping share one that still waits to be written, if that is what was asked last: the order of nobody's actions
+    /// changes. `false`: it has to be asked for itself.
+    pub(super) fn join(&mut self, frame: &Frame<'_>, by: SessionId) -> bool {
+        let Some(open) = self.open_ping.as_ref().filter(|_| is_bare_ping(frame)) else {
+            return false;
+        };
+        let asked = self.asked.get_mut(&open.number);
+        let asked = asked.expect("a ping that is not written is not answered");
+        asked.joined.push(Joined {
+            by,
+            action_id: frame.action_id.to_vec(),
+        });
+        true
+    }
+
+    /// Who hears the answer to an action beside its asker.
+    pub(super) fn take_joined(&mut self, number: u64) -> Vec<Joined> {
+        let asked = self.asked.get_mut(&number);
+        asked.map_or_else(Vec::new, |asked| std::mem::take(&mut asked.joined))
+    }
+
     /// Writes an action under an identifier of the hub's own.
     pub(super) fn ask(&mut self, frame: &Frame<'_>, by: Asker, stage: Stage) {
         let number = self.next_number;
         self.next_number += 1;
+        let is_open = matches!(by, Asker::Client(_)) && is_bare_ping(frame);
+        self.open_ping = is_open.then_some(OpenPing {
+            number,
+            begins_at: self.output.len(),
+        });
         let out = &mut self.output;
         for line in frame.lines() {
             let is_left_out = value_of(line, b"ActionID").is_some()
@@ -286,6 +352,7 @@ impl Upstream {
             by,
             stage,
             action_id: frame.action_id.to_vec(),
+            joined: Vec::new(),
         };
         self.asked.insert(number, asked);
     }
@@ -323,6 +390,10 @@ impl Upstream {
 
     pub(super) fn written(&mut self, count: usize) {
         self.output.drain(..count);
+        self.open_ping = self.open_ping.take().and_then(|open| {
+            let begins_at = open.begins_at.checked_sub(count)?;
+            Some(OpenPing { begins_at, ..open })
+        });
     }
 
     /// Nothing is asked of Asterisk, or it is away.
@@ -356,6 +427,12 @@ impl Upstream {
         }
         Ok(())
     }
+}
+
+/// A ping and nothing else, so that all such are the same question.
+fn is_bare_ping(frame: &Frame<'_>) -> bool {
+    let headers = 1 + usize::from(!frame.action_id.is_empty());
+    frame.action.eq_ignore_ascii_case(b"Ping") && frame.lines().count() == headers
 }
 
 /// `Name: what it does  (Priv: call,all)`, a line each.
