@@ -1,7 +1,7 @@
 //! PID 1 of both containers of a PBX pod, and the leash between it and Asterisk.
 //!
 //! Reading order: [`protocol`] is what the sidecar says to the guard; [`deadline`] and [`backoff`]
-//! are the rules about time, without system calls; [`pbx`] is the loop that carries out the
+//! are the rules about time, without system calls; [`driver`] is the sidecar's end of the protocol, as pure; [`pbx`] is the loop that carries out the
 //! sidecar's orders; [`life`] is one life of Asterisk as the guard sees it, [`doom`] its
 //! end as early as the kernel shows it; [`leash`] is the process
 //! that the kernel kills at the deadline; [`sidecar`] keeps the sidecar running; [`install`] and
@@ -16,6 +16,7 @@ pub mod child;
 mod connection;
 pub mod deadline;
 mod doom;
+pub mod driver;
 pub mod install;
 pub mod leash;
 mod leash_link;

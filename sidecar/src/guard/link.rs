@@ -28,6 +28,8 @@ pub struct GuardLink {
     stream: Option<AsyncFd<UnixStream>>,
     received: Vec<u8>,
     retry_at: Instant,
+    /// It was lost, and nobody was told yet.
+    is_loss_untold: bool,
 }
 
 impl GuardLink {
@@ -38,6 +40,7 @@ impl GuardLink {
             stream: None,
             received: Vec::with_capacity(256),
             retry_at: Instant::now(),
+            is_loss_untold: false,
         };
         link.connect();
         link
@@ -62,8 +65,14 @@ impl GuardLink {
     /// The next thing that happens. Cancel-safe.
     pub async fn next(&mut self) -> LinkEvent {
         loop {
+            if std::mem::take(&mut self.is_loss_untold) {
+                return LinkEvent::Lost;
+            }
             if let Some(event) = self.decode() {
-                return event;
+                return LinkEvent::Event(event);
+            }
+            if self.is_loss_untold {
+                continue;
             }
             if self.stream.is_none() {
                 tokio::time::sleep_until(self.retry_at).await;
@@ -72,7 +81,6 @@ impl GuardLink {
             }
             if !self.receive().await {
                 self.lose();
-                return LinkEvent::Lost;
             }
         }
     }
@@ -90,17 +98,17 @@ impl GuardLink {
         }
     }
 
-    fn decode(&mut self) -> Option<LinkEvent> {
+    fn decode(&mut self) -> Option<Event> {
         match Event::decode(&self.received) {
             Ok(None) => None,
             Ok(Some((event, used))) => {
                 self.received.drain(..used);
-                Some(LinkEvent::Event(event))
+                Some(event)
             }
             Err(error) => {
                 tracing::error!(%error, "the guard speaks another language; its image is of another release");
                 self.lose();
-                Some(LinkEvent::Lost)
+                None
             }
         }
     }
@@ -123,7 +131,9 @@ impl GuardLink {
         }
     }
 
+    /// Whoever had an order on its way is told, or would wait for its answer for ever.
     fn lose(&mut self) {
+        self.is_loss_untold = true;
         self.stream = None;
         self.received.clear();
         self.retry_at = Instant::now() + RETRY;

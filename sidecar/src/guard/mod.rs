@@ -1,9 +1,8 @@
-//! The guard as the sidecar drives it: what follows from what ([`driver`], pure), and the socket ([`link`]).
+//! The guard as the sidecar reaches it: the socket ([`link`]), and its first word. What follows from what is `pbx_guard::driver`, pure.
 
-pub mod driver;
 mod first;
 pub mod link;
 
-pub use driver::{Driver, GuardNote, Order};
-pub use first::{first_state, found};
+pub use first::first_state;
 pub use link::{GuardLink, LinkEvent};
+pub use pbx_guard::driver::{Driver, GuardNote, Order, found};

@@ -1,6 +1,7 @@
 //! What can happen in the world, and how its network and API behave.
 
-use pbx_core::{ApiAnswer, ApiCall, BootTime, CallId, GuardEvent, Message};
+use pbx_core::{ApiAnswer, ApiCall, CallId, Message};
+use pbx_guard::protocol::{Command, Event as Said};
 
 use super::faults::Fault;
 
@@ -33,19 +34,28 @@ pub enum Event {
     },
     GuardHears {
         pod: usize,
-        life: u32,
-        order: Order,
+        connection: u32,
+        command: Command,
     },
     /// That its Asterisk ended.
     GuardSees {
         pod: usize,
         run: u64,
     },
+    /// That nothing is left of it.
+    GuardReaps {
+        pod: usize,
+        run: u64,
+    },
     GuardSays {
         pod: usize,
-        life: u32,
-        run: u64,
-        event: GuardEvent,
+        connection: u32,
+        said: Said,
+    },
+    /// The sidecar's connection to its guard is there again.
+    Reconnected {
+        pod: usize,
+        connection: u32,
     },
     KernelKills {
         pod: usize,
@@ -76,20 +86,6 @@ pub enum Event {
         pod: usize,
     },
     Fault(Fault),
-}
-
-/// What a sidecar orders from its guard.
-#[allow(
-    missing_docs,
-    reason = "the names of fields and plain variants say what they are"
-)]
-#[derive(Clone, Copy, Debug)]
-pub enum Order {
-    Arm(BootTime),
-    /// A standby's, if this run is still the last one.
-    StartSlack(u64),
-    Stop,
-    Restart(BootTime),
 }
 
 /// How the network and the API behave.

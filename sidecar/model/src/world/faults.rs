@@ -54,6 +54,10 @@ pub enum Fault {
         seat: u8,
         for_ns: u64,
     },
+    /// The sidecar's connection to its guard breaks, and is made anew.
+    LoseGuard {
+        seat: u8,
+    },
     /// One way.
     Cut {
         from: u8,
@@ -192,7 +196,7 @@ impl World {
         } else {
             self.random.between(20 * MS, 2 * SECOND)
         };
-        match self.random.between(0, 22) {
+        match self.random.between(0, 23) {
             0 => Fault::Crash { seat, for_ns },
             1 => Fault::CrashActive { for_ns },
             2 => Fault::Sidecar {
@@ -230,6 +234,7 @@ impl World {
             },
             20 => Fault::LeaseDeleted { for_ns: for_ns / 4 },
             21 => Fault::PauseGuard { seat, for_ns },
+            22 => Fault::LoseGuard { seat },
             _ => Fault::Switchover,
         }
     }
@@ -266,9 +271,12 @@ impl World {
                 self.active_suffers(|world, pod| world.stop_clock(pod, for_ns));
             }
             Fault::PauseGuard { seat, for_ns } => {
+                let until = self.now + for_ns;
                 let pod = self.pod_in(seat);
-                self.pods[pod].guard_paused_until = self.now + for_ns;
+                let p = &mut self.pods[pod];
+                p.guard_paused_until = p.guard_paused_until.max(until);
             }
+            Fault::LoseGuard { seat } => self.lose_guard(self.pod_in(seat)),
             Fault::Cut { from, to, for_ns } => self.cut(from, to, for_ns),
             Fault::CutBoth { one, other, for_ns } => {
                 self.cut(one, other, for_ns);
@@ -391,8 +399,11 @@ impl World {
         }
     }
 
+    /// What stands still already, stands still to the later end: its clock may have been stopped with it.
     fn pause(&mut self, pod: usize, for_ns: u64) {
-        self.pods[pod].paused_until = self.now + for_ns;
+        let until = self.now + for_ns;
+        let p = &mut self.pods[pod];
+        p.paused_until = p.paused_until.max(until);
     }
 
     /// What was due on its clock is due that much later, the kernel's kill included.

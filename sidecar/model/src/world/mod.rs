@@ -14,6 +14,7 @@
 pub mod api;
 pub mod event;
 pub mod faults;
+mod guard;
 mod operator;
 pub mod pod;
 pub mod random;
@@ -21,17 +22,20 @@ mod serving;
 mod shell;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use pbx_core::{
-    BootTime, Condition, Effect, FoundAtStart, Incarnation, Input, MAX_NODES, Node, Notice,
-    Occupant, OnQuorumLoss, Seat, Seats, Settings, Start, Timing,
+    BootTime, Condition, Effect, Incarnation, Input, MAX_NODES, Node, Notice, Occupant,
+    OnQuorumLoss, Seat, Seats, Settings, Start, Timing,
 };
 
+use pbx_guard::driver::{Driver, found};
+
 use api::Api;
-use event::{Event, Order, Weather};
-use pod::{Pod, Process};
+use event::{Event, Weather};
+use guard::Process;
+use pod::Pod;
 use random::{Clock, Random};
 
 /// A millisecond in nanoseconds.
@@ -257,18 +261,30 @@ impl World {
         self.pods[pod].node.as_ref().expect("the sidecar runs")
     }
 
-    /// One input to a pod's node.
+    /// One input to a pod's node, and what follows in the same step.
     pub fn input(&mut self, pod: usize, input: Input) {
-        let local = self.pods[pod].clock.local(self.now);
-        let Some(node) = self.pods[pod].node.as_mut() else {
+        self.pods[pod].inputs.push_back(input);
+        self.settle(pod);
+    }
+
+    /// Tells the node what waits for it, one after the other: effects before the next input, as the daemon does it.
+    fn settle(&mut self, pod: usize) {
+        if std::mem::replace(&mut self.pods[pod].is_stepping, true) {
             return;
-        };
+        }
+        let local = self.pods[pod].clock.local(self.now);
         let mut effects = std::mem::take(&mut self.effects);
-        effects.clear();
-        node.step(local, input, &mut effects);
-        self.steps += 1;
-        self.carry_out(pod, &mut effects);
+        while let Some(input) = self.pods[pod].inputs.pop_front() {
+            let Some(node) = self.pods[pod].node.as_mut() else {
+                continue;
+            };
+            effects.clear();
+            node.step(local, input, &mut effects);
+            self.steps += 1;
+            self.carry_out(pod, &mut effects);
+        }
         self.effects = effects;
+        self.pods[pod].is_stepping = false;
     }
 
     /// The `StatefulSet` makes a pod: new identity, new machine, new clock.
@@ -284,6 +300,9 @@ impl World {
             occupant,
             clock: Clock { offset, rate_ppm },
             node: None,
+            driver: Driver::default(),
+            inputs: VecDeque::new(),
+            is_stepping: false,
             life: 0,
             record: None,
             asterisk: Process::default(),
@@ -292,6 +311,7 @@ impl World {
             paused_until: 0,
             behind_until: BootTime::default(),
             guard_paused_until: 0,
+            connection: 0,
             guard_follows: 0,
             api_cut_until: 0,
             is_terminating: false,
@@ -299,7 +319,6 @@ impl World {
             tick_serial: 0,
             guard_busy_until: 0,
             guard_said_until: 0,
-            is_broken: false,
             rank: 0,
         });
         let pod = self.pods.len() - 1;
@@ -317,21 +336,21 @@ impl World {
         } else {
             self.now
         };
+        let first = self.guard_state(pod);
         let p = &mut self.pods[pod];
         if p.dead_since.is_some() {
             return;
         }
         p.life += 1;
-        p.guard_follows = p.life;
+        p.connection += 1;
+        p.guard_follows = p.connection;
+        p.driver = Driver::default();
+        p.inputs.clear();
         p.record = p.record.filter(|_| keeps_record);
         let has_forgotten = p.record.is_none();
         p.condition = Condition {
             rank: p.rank,
             ..Condition::default()
-        };
-        let guard = match (p.asterisk.is_running, p.asterisk.deadline) {
-            (false, _) => FoundAtStart::Nothing,
-            (true, deadline) => FoundAtStart::Running { deadline },
         };
         let settings = Settings {
             seat: p.seat,
@@ -347,14 +366,18 @@ impl World {
             now: p.clock.local(self.now),
             incarnation: Incarnation(wall + u64::from(p.life) + 1),
             record: p.record,
-            guard,
+            guard: found(&first),
         };
         if has_forgotten {
             self.forgotten.push((self.now, pod));
         }
         let mut effects = Vec::new();
         p.node = Some(Node::new(settings, start, &mut effects));
+        let mut orders = Vec::new();
+        p.driver.on_event(start.now, first, &mut orders);
         self.carry_out(pod, &mut effects);
+        self.follow(pod, &orders);
+        self.settle(pod);
         if self.pods[pod].asterisk.is_running {
             let run = self.pods[pod].asterisk.run;
             self.at(self.now + 30 * MS, Event::Booted { pod, run });
@@ -367,12 +390,15 @@ impl World {
     pub fn crash(&mut self, pod: usize) {
         let p = &mut self.pods[pod];
         p.node = None;
+        p.inputs.clear();
         p.life += 1;
         p.record = None;
         p.paused_until = 0;
         p.guard_paused_until = 0;
-        p.guard_follows = p.life;
+        p.connection += 1;
+        p.guard_follows = p.connection;
         self.kill_asterisk(pod);
+        self.pods[pod].asterisk.is_held = false;
     }
 
     fn happen(&mut self, event: Event) {
@@ -383,9 +409,7 @@ impl World {
             self.trace(&event);
         }
         match event {
-            Event::Tick { pod, serial } if serial == self.pods[pod].tick_serial => {
-                self.input(pod, Input::Tick);
-            }
+            Event::Tick { pod, serial } if serial == self.pods[pod].tick_serial => self.tick(pod),
             Event::Tick { .. } => {}
             Event::Deliver { pod, message } => self.input(pod, Input::Message(message)),
             Event::ApiApply {
@@ -404,16 +428,21 @@ impl World {
                     self.input(pod, Input::Api { call: id, answer });
                 }
             }
-            Event::GuardHears { pod, life, order } => self.guard_hears(pod, life, order),
+            Event::GuardHears {
+                pod,
+                connection,
+                command,
+            } => self.guard_hears(pod, connection, command),
             Event::GuardSees { pod, run } => self.guard_sees(pod, run),
+            Event::GuardReaps { pod, run } => self.guard_reaps(pod, run),
             Event::GuardSays {
                 pod,
-                life,
-                run,
-                event,
-            } => self.shell_hears(pod, life, run, event),
+                connection,
+                said,
+            } => self.shell_hears(pod, connection, said),
+            Event::Reconnected { pod, connection } => self.reconnected(pod, connection),
             Event::KernelKills { pod, timer } => self.kernel_kills(pod, timer),
-            Event::StartSlack { pod, run } => self.order(pod, Order::StartSlack(run)),
+            Event::StartSlack { pod, run } => self.start_slack(pod, run),
             Event::Booted { pod, run } => self.shell_is_ready(pod, run),
             Event::SidecarUp { pod, keeps_record } => self.start_sidecar(pod, keeps_record),
             Event::ShellLooks { pod } => self.shell_looks(pod),
@@ -427,6 +456,16 @@ impl World {
             Event::EndPod { pod } => self.end_pod(pod),
             Event::Fault(fault) => self.inflict(fault),
         }
+    }
+
+    fn tick(&mut self, pod: usize) {
+        let p = &mut self.pods[pod];
+        if p.node.is_some() {
+            let mut orders = Vec::new();
+            p.driver.on_tick(p.clock.local(self.now), &mut orders);
+            self.follow(pod, &orders);
+        }
+        self.input(pod, Input::Tick);
     }
 
     fn trace(&self, event: &Event) {
@@ -453,6 +492,7 @@ impl World {
     fn postponed(&self, event: &Event) -> Option<u64> {
         if let Event::GuardHears { pod, .. }
         | Event::GuardSees { pod, .. }
+        | Event::GuardReaps { pod, .. }
         | Event::SidecarUp { pod, .. } = event
         {
             let p = &self.pods[*pod];
@@ -463,6 +503,8 @@ impl World {
         | Event::Deliver { pod, .. }
         | Event::ApiAnswer { pod, .. }
         | Event::GuardSays { pod, .. }
+        | Event::Reconnected { pod, .. }
+        | Event::StartSlack { pod, .. }
         | Event::ShellLooks { pod }
         | Event::Booted { pod, .. }) = event
         else {

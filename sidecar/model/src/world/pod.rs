@@ -1,7 +1,11 @@
 //! A pod: the real node, and around it a shell, a guard with its kernel, and a tmpfs.
 
-use pbx_core::{BootTime, Condition, Node, Occupant, Record, Seat};
+use std::collections::VecDeque;
 
+use pbx_core::{BootTime, Condition, Input, Node, Occupant, Record, Seat};
+use pbx_guard::driver::Driver;
+
+use super::guard::Process;
 use super::random::Clock;
 
 /// One pod. Its place in the world's list names it for ever.
@@ -14,6 +18,12 @@ pub struct Pod {
     pub clock: Clock,
     /// The running sidecar's node.
     pub node: Option<Node>,
+    /// Between the node and the guard.
+    pub driver: Driver,
+    /// What the node is still to be told in this step.
+    pub inputs: VecDeque<Input>,
+    /// The node is being told.
+    pub is_stepping: bool,
     /// Counts the sidecar's processes: what was meant for an earlier one is lost.
     pub life: u32,
     /// On its tmpfs.
@@ -30,7 +40,9 @@ pub struct Pod {
     pub behind_until: BootTime,
     /// Its guard stands still until then.
     pub guard_paused_until: u64,
-    /// The life of the sidecar that the guard is connected to: orders of earlier ones are lost.
+    /// Counts the sidecar's connections to the guard.
+    pub connection: u32,
+    /// The first connection that the guard still listens to: orders of earlier ones are lost.
     pub guard_follows: u32,
     /// It reaches no API until then.
     pub api_cut_until: u64,
@@ -44,28 +56,6 @@ pub struct Pod {
     pub guard_busy_until: u64,
     /// And its events the sidecar.
     pub guard_said_until: u64,
-    /// Asterisk cannot be started (a broken configuration).
-    pub is_broken: bool,
     /// What its condition says.
     pub rank: u8,
-}
-
-/// Asterisk under its leash.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Process {
-    /// Alive.
-    pub is_running: bool,
-    /// The kernel's deadline on the pod's clock.
-    pub deadline: Option<BootTime>,
-    /// Counts the processes.
-    pub run: u64,
-    /// Counts the settings of the timer.
-    pub timer: u64,
-}
-
-impl Process {
-    /// Armed and alive: what I1 allows once.
-    pub fn is_serving(&self) -> bool {
-        self.is_running && self.deadline.is_some()
-    }
 }

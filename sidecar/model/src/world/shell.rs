@@ -1,17 +1,13 @@
-//! What the sidecar's shell, the guard and the kernel do in the world.
+//! What the sidecar's shell does in the world: the effects of its node, the orders of its driver.
 
 use pbx_core::{
-    ApiCall, BootTime, CallId, Command, Condition, Effect, GuardEvent, Holder, Input, Message,
-    Notice, Seats,
+    ApiCall, CallId, Command, Condition, Effect, Holder, Input, Message, Notice, Seats,
 };
+use pbx_guard::driver::{GuardNote, Order};
+use pbx_guard::protocol::{Command as GuardCommand, Event as Said};
 
-use pbx_guard::deadline::{Deadline, Verdict};
-
-use super::event::{Event, Order};
+use super::event::Event;
 use super::{MS, SECOND, World};
-
-/// From start to fully booted (measured: 0.25 to 0.45 s).
-const BOOT: u64 = 350 * MS;
 
 impl World {
     /// Carries out the effects of a step, in order; a sidecar may die in the midst of them.
@@ -21,14 +17,17 @@ impl World {
             let kept = self.random.between(0, effects.len() as u64) as usize;
             effects.truncate(kept);
         }
+        let local = self.pods[pod].clock.local(self.now);
+        let mut orders = Vec::new();
         for effect in effects.drain(..) {
             match effect {
                 Effect::Record(record) => self.pods[pod].record = Some(record),
                 Effect::Send(message) => self.send(pod, &message),
                 Effect::Call { id, call } => self.call(pod, id, call),
-                Effect::Arm { deadline } => self.order(pod, Order::Arm(deadline)),
-                Effect::Stop => self.order(pod, Order::Stop),
-                Effect::RestartInPlace { deadline } => self.order(pod, Order::Restart(deadline)),
+                Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => {
+                    self.pods[pod].driver.arm(local, deadline, &mut orders);
+                }
+                Effect::Stop => self.pods[pod].driver.stop(&mut orders),
                 Effect::Notice(notice) => {
                     if self.is_traced {
                         println!(
@@ -41,41 +40,47 @@ impl World {
                 }
             }
         }
+        // What was written to the guard's socket is on its way, whoever dies now.
+        self.follow(pod, &orders);
         if dies && !self.pods[pod].is_terminating {
             return self.kill_sidecar(pod, true);
         }
         self.schedule_tick(pod);
     }
 
+    /// Carries out the orders of the driver.
+    pub(super) fn follow(&mut self, pod: usize, orders: &[Order]) {
+        for order in orders {
+            match order {
+                Order::Send(command) => self.send_to_guard(pod, *command),
+                Order::Core(event) => self.pods[pod].inputs.push_back(Input::Guard(*event)),
+                Order::Note(note) => self.on_note(pod, note),
+            }
+        }
+    }
+
+    fn on_note(&mut self, pod: usize, note: &GuardNote) {
+        let is_gone = matches!(note, GuardNote::Exited { .. } | GuardNote::Idle);
+        if is_gone || *note == GuardNote::Ending {
+            let p = &mut self.pods[pod];
+            p.condition.is_ready = false;
+            p.inputs.push_back(Input::Condition(p.condition));
+        }
+        if is_gone {
+            self.start_slack_later(pod, 300 * MS);
+        }
+    }
+
     /// The sidecar's process dies; the guard starts it again within 50 ms.
     pub fn kill_sidecar(&mut self, pod: usize, keeps_record: bool) {
         let p = &mut self.pods[pod];
         p.node = None;
+        p.inputs.clear();
         p.life += 1;
+        p.connection += 1;
         p.dies_midway = false;
         let at = self.now + self.random.between(5 * MS, 50 * MS);
         self.at(at, Event::SidecarUp { pod, keeps_record });
-    }
-
-    /// Asterisk dies by itself.
-    pub fn kill_asterisk(&mut self, pod: usize) {
-        let asterisk = &mut self.pods[pod].asterisk;
-        if asterisk.is_running {
-            asterisk.is_running = false;
-            asterisk.deadline = None;
-            asterisk.timer += 1;
-            let run = asterisk.run;
-            self.at(self.now, Event::GuardSees { pod, run });
-        }
-        self.note_serving();
-    }
-
-    pub(super) fn guard_sees(&mut self, pod: usize, run: u64) {
-        let p = &self.pods[pod];
-        if p.asterisk.run == run && !p.asterisk.is_running && p.node.is_some() {
-            let at = p.clock.local(self.now);
-            self.guard_says(pod, GuardEvent::Exited { at });
-        }
     }
 
     pub(super) fn start_slack_later(&mut self, pod: usize, delay: u64) {
@@ -85,23 +90,44 @@ impl World {
 
     pub(super) fn start_slack(&mut self, pod: usize, run: u64) {
         let p = &mut self.pods[pod];
-        let is_wanted = p.asterisk.run == run && !p.asterisk.is_running && p.node.is_some();
-        if is_wanted && !p.is_terminating && !p.is_broken {
-            self.start_asterisk(pod, None);
+        if p.asterisk.run == run && p.node.is_some() && !p.is_terminating {
+            let mut orders = Vec::new();
+            p.driver.start_slack(&mut orders);
+            self.follow(pod, &orders);
         }
     }
 
-    /// The shell reports, and always says how the node is afterwards.
-    pub(super) fn shell_hears(&mut self, pod: usize, life: u32, run: u64, event: GuardEvent) {
-        let p = &self.pods[pod];
-        if p.life != life || p.asterisk.run != run {
+    pub(super) fn shell_hears(&mut self, pod: usize, connection: u32, said: Said) {
+        let p = &mut self.pods[pod];
+        if p.connection != connection || p.node.is_none() {
             return;
         }
-        self.input(pod, Input::Guard(event));
-        if matches!(event, GuardEvent::Exited { .. } | GuardEvent::Stopped) {
-            self.pods[pod].condition.is_ready = false;
-            self.tell_condition(pod);
-            self.start_slack_later(pod, 300 * MS);
+        let local = p.clock.local(self.now);
+        let mut orders = Vec::new();
+        p.driver.on_event(local, said, &mut orders);
+        self.follow(pod, &orders);
+        self.settle(pod);
+        self.schedule_tick(pod);
+    }
+
+    /// The connection to the guard is lost, with all that is on its way in it, and made anew.
+    pub(super) fn lose_guard(&mut self, pod: usize) {
+        let p = &mut self.pods[pod];
+        if p.node.is_none() {
+            return;
+        }
+        p.connection += 1;
+        p.guard_follows = p.connection;
+        p.driver.on_lost();
+        let connection = p.connection;
+        let at = self.now + self.random.between(MS, 25 * MS);
+        self.at(at, Event::Reconnected { pod, connection });
+    }
+
+    pub(super) fn reconnected(&mut self, pod: usize, connection: u32) {
+        let p = &self.pods[pod];
+        if p.connection == connection && p.node.is_some() {
+            self.send_to_guard(pod, GuardCommand::Hello);
         }
     }
 
@@ -146,55 +172,6 @@ impl World {
         if is_due && seats.is_some_and(differs) {
             self.input(pod, Input::Command(Command::LookAtSeats));
         }
-    }
-
-    /// A new connection replaces the old one, with all that was on its way in it.
-    pub(super) fn guard_hears(&mut self, pod: usize, life: u32, order: Order) {
-        let p = &mut self.pods[pod];
-        if p.dead_since.is_some() || life < p.guard_follows {
-            return;
-        }
-        let local = p.clock.local(self.now);
-        match order {
-            Order::Arm(deadline) if !p.asterisk.is_running => {
-                let _ = deadline;
-                self.guard_says(pod, GuardEvent::Stopped);
-            }
-            Order::Arm(deadline) => self.arm(pod, local, deadline),
-            Order::StartSlack(run) => self.start_slack(pod, run),
-            Order::Stop => {
-                p.asterisk.is_running = false;
-                p.asterisk.deadline = None;
-                p.asterisk.timer += 1;
-                self.note_serving();
-                self.guard_says(pod, GuardEvent::Stopped);
-            }
-            Order::Restart(deadline)
-                if p.is_broken || Deadline::SLACK.judge(deadline.0, local.0) == Verdict::Passed =>
-            {
-                self.guard_says(pod, GuardEvent::Stopped);
-            }
-            Order::Restart(deadline) if p.asterisk.is_running => self.arm(pod, local, deadline),
-            Order::Restart(deadline) => {
-                self.start_asterisk(pod, Some(deadline));
-                self.guard_says(pod, GuardEvent::Armed { deadline });
-            }
-        }
-    }
-
-    /// The kernel's timer: it asks nobody, whatever is paused.
-    pub(super) fn kernel_kills(&mut self, pod: usize, timer: u64) {
-        let p = &self.pods[pod];
-        if p.asterisk.timer != timer || !p.asterisk.is_serving() {
-            return;
-        }
-        let deadline = p.asterisk.deadline.expect("it serves");
-        let due_at = p.clock.world(deadline);
-        if due_at > self.now {
-            // The machine stood still in between, and its timer with it.
-            return self.at(due_at, Event::KernelKills { pod, timer });
-        }
-        self.kill_asterisk(pod);
     }
 
     pub(super) fn apply_call(&mut self, pod: usize, life: u32, id: CallId, call: &ApiCall) {
@@ -248,7 +225,9 @@ impl World {
         let Some(node) = &p.node else { return };
         p.tick_serial += 1;
         let serial = p.tick_serial;
-        let at = p.clock.world(node.next_deadline());
+        let due = node.next_deadline();
+        let due = p.driver.next_deadline().map_or(due, |at| at.min(due));
+        let at = p.clock.world(due);
         if at < u64::MAX {
             self.at(at.max(self.now) + late, Event::Tick { pod, serial });
         }
@@ -317,69 +296,20 @@ impl World {
         self.random.between(low, high) * 1_000 / 2
     }
 
-    pub(super) fn order(&mut self, pod: usize, order: Order) {
+    fn send_to_guard(&mut self, pod: usize, command: GuardCommand) {
         let delay = self.random.between(50_000, MS);
-        let at = (self.now + delay).max(self.pods[pod].guard_busy_until);
-        self.pods[pod].guard_busy_until = at;
-        let life = self.pods[pod].life;
-        self.at(at, Event::GuardHears { pod, life, order });
-    }
-
-    fn guard_says(&mut self, pod: usize, event: GuardEvent) {
-        let delay = self.random.between(50_000, MS);
-        let at = (self.now + delay).max(self.pods[pod].guard_said_until);
-        self.pods[pod].guard_said_until = at;
-        let (life, run) = (self.pods[pod].life, self.pods[pod].asterisk.run);
+        let p = &mut self.pods[pod];
+        let at = (self.now + delay).max(p.guard_busy_until);
+        p.guard_busy_until = at;
+        let connection = p.connection;
         self.at(
             at,
-            Event::GuardSays {
+            Event::GuardHears {
                 pod,
-                life,
-                run,
-                event,
+                connection,
+                command,
             },
         );
-    }
-
-    /// The guard's own judgement: the timer takes only later deadlines, and refuses those that have passed.
-    fn arm(&mut self, pod: usize, local: BootTime, deadline: BootTime) {
-        let asterisk = &mut self.pods[pod].asterisk;
-        let standing = asterisk
-            .deadline
-            .map_or(Deadline::SLACK, |at| Deadline::at(at.0));
-        match standing.judge(deadline.0, local.0) {
-            Verdict::Passed => return,
-            Verdict::Covered => {}
-            Verdict::Later => {
-                asterisk.deadline = Some(deadline);
-                asterisk.timer += 1;
-                self.set_timer(pod, deadline);
-            }
-        }
-        self.note_serving();
-        self.guard_says(pod, GuardEvent::Armed { deadline });
-    }
-
-    fn set_timer(&mut self, pod: usize, deadline: BootTime) {
-        let longest = self.timing.kill_margin.as_nanos() as u64 * 9 / 10;
-        let latency = self.random.between(0, longest);
-        let at = self.pods[pod].clock.world(deadline) + latency;
-        let timer = self.pods[pod].asterisk.timer;
-        self.at(at, Event::KernelKills { pod, timer });
-    }
-
-    fn start_asterisk(&mut self, pod: usize, deadline: Option<BootTime>) {
-        let asterisk = &mut self.pods[pod].asterisk;
-        asterisk.is_running = true;
-        asterisk.deadline = deadline;
-        asterisk.run += 1;
-        asterisk.timer += 1;
-        let run = asterisk.run;
-        if let Some(deadline) = deadline {
-            self.set_timer(pod, deadline);
-        }
-        self.at(self.now + BOOT, Event::Booted { pod, run });
-        self.note_serving();
     }
 
     fn tell_condition(&mut self, pod: usize) {

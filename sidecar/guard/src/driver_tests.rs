@@ -165,6 +165,61 @@ fn a_lost_connection_proves_nothing() {
 }
 
 #[test]
+fn a_stop_that_found_its_run_gone_takes_nothing_back_from_the_start_that_followed() {
+    let mut driver = running();
+    driver.arm(NOW, in_ms(700), &mut Vec::new());
+    driver.stop(&mut Vec::new());
+    let got = orders(|out| driver.on_event(NOW, exited(false), out));
+    assert_eq!(got[0], Order::Core(GuardEvent::Stopped));
+    let got = orders(|out| driver.arm(NOW, in_ms(900), out));
+    assert!(matches!(got[..], [Order::Send(Command::Start { .. })]));
+    // The guard answers the stop, which reached it after the end.
+    assert_eq!(orders(|out| driver.on_event(NOW, state(None, 0), out)), []);
+}
+
+#[test]
+fn what_was_wanted_of_a_guard_that_runs_nothing_is_not_started() {
+    let mut driver = running();
+    driver.arm(NOW, in_ms(700), &mut Vec::new());
+    driver.on_lost();
+    let got = orders(|out| driver.on_event(NOW, state(None, 0), out));
+    assert_eq!(got[0], Order::Core(GuardEvent::Stopped));
+    assert_eq!(driver.next_deadline(), None);
+    assert_eq!(orders(|out| driver.on_tick(in_ms(100), out)), []);
+}
+
+#[test]
+fn a_deadline_of_a_run_that_was_told_to_have_ended_is_nobodys() {
+    let mut driver = running();
+    let doomed = Event::Doomed {
+        run: RUN,
+        at_ns: NOW.0,
+        asked: false,
+    };
+    driver.on_event(NOW, doomed, &mut Vec::new());
+    let late = Event::Armed {
+        run: RUN,
+        deadline_ns: in_ms(700).0,
+    };
+    assert_eq!(orders(|out| driver.on_event(NOW, late, out)), []);
+}
+
+#[test]
+fn a_guard_that_runs_nothing_is_told_from_one_that_does() {
+    assert_eq!(found(&state(None, 0)), FoundAtStart::Nothing);
+    assert_eq!(
+        found(&state(Some(RUN), 0)),
+        FoundAtStart::Running { deadline: None }
+    );
+    assert_eq!(
+        found(&state(Some(RUN), 9)),
+        FoundAtStart::Running {
+            deadline: Some(BootTime(9))
+        }
+    );
+}
+
+#[test]
 fn a_crash_loop_is_held_back_and_an_extended_deadline_is_used() {
     let mut driver = running();
     driver.on_event(NOW, exited(false), &mut Vec::new());

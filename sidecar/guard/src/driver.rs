@@ -1,4 +1,4 @@
-//! Between the core, which wants deadlines, and the guard, which knows runs: a pure machine.
+//! The sidecar's end of the protocol, between the core, which wants deadlines, and the guard, which knows runs: a pure machine.
 //!
 //! The core says "armed until", "stop", "start again"; whether that means a start with a deadline, or a later deadline for
 //! the run that exists, depends on what the guard has confirmed. Nothing is assumed: after a lost connection the state is
@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-use pbx_core::{BootTime, GuardEvent};
-use pbx_guard::protocol::{Command, Event, ExitKind, RunId, StartRefusal};
+use pbx_core::{BootTime, FoundAtStart, GuardEvent};
+
+use crate::protocol::{Command, Event, ExitKind, RunId, StartRefusal};
 
 /// A life shorter than this is a crash of the crash loop.
 const QUICK_LIFE: Duration = Duration::from_secs(10);
@@ -98,6 +99,20 @@ impl Default for Driver {
             quick_exits: 0,
             not_before: BootTime(0),
         }
+    }
+}
+
+/// What a core that starts is told of the guard's first state.
+pub fn found(event: &Event) -> FoundAtStart {
+    match event {
+        Event::State {
+            run: Some(_),
+            deadline_ns,
+            ..
+        } => FoundAtStart::Running {
+            deadline: (*deadline_ns > 0).then_some(BootTime(*deadline_ns)),
+        },
+        _ => FoundAtStart::Nothing,
     }
 }
 
@@ -241,8 +256,15 @@ impl Driver {
 
     fn on_state(&mut self, run: Option<RunId>, deadline_ns: u64, orders: &mut Vec<Order>) {
         let Some(run) = run else {
+            // The answer to a stop that found its run gone already, and older than the start that was ordered since: to believe it would
+            // be to give the role away while Asterisk starts.
+            if self.known == Known::Starting {
+                return;
+            }
             self.known = Known::Idle;
             self.is_stop_wanted = false;
+            // The core hears that nothing runs: what it wants from then on is meant for the next run.
+            self.wanted = None;
             orders.push(Order::Core(GuardEvent::Stopped));
             orders.push(Order::Note(GuardNote::Idle));
             return;
@@ -274,12 +296,18 @@ impl Driver {
     }
 
     fn on_armed(&mut self, run: RunId, deadline: BootTime, orders: &mut Vec<Order>) {
-        if self.known != Known::Closing(run, deadline) {
-            return orders.push(Order::Core(GuardEvent::Armed { deadline }));
+        match self.known {
+            Known::Closing(known, until) if known == run && until == deadline => {
+                self.known = Known::Draining(run);
+                orders.push(Order::Core(GuardEvent::Stopped));
+                orders.push(Order::Note(GuardNote::Draining));
+            }
+            Known::Running(known) | Known::Closing(known, _) if known == run => {
+                orders.push(Order::Core(GuardEvent::Armed { deadline }));
+            }
+            // The core was told of this run's end.
+            _ => {}
         }
-        self.known = Known::Draining(run);
-        orders.push(Order::Core(GuardEvent::Stopped));
-        orders.push(Order::Note(GuardNote::Draining));
     }
 
     fn on_start_refused(&mut self, reason: StartRefusal, orders: &mut Vec<Order>) {
