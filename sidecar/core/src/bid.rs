@@ -115,7 +115,7 @@ impl Node {
 
     /// Raises the own epoch above all seen. The votes stay: they are this life's, whatever its epoch.
     pub(crate) fn raise_epoch(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
-        let epoch = self.highest_epoch.next();
+        let epoch = self.next_epoch();
         self.raise_highest(epoch, Some((self.settings.seat, self.incarnation)));
         let bid = self.bid.as_mut().expect("only a bid is raised");
         bid.epoch = epoch;
@@ -124,6 +124,11 @@ impl Node {
             effects.push(Effect::Notice(Notice::EpochRaised { epoch }));
         }
         self.next_beat_at = now;
+    }
+
+    /// The first one of this node's above all seen.
+    pub(crate) fn next_epoch(&self) -> Epoch {
+        self.highest_epoch.next_of(self.settings.seat)
     }
 
     /// Begins a bid; the beats leave in the same step.
@@ -241,7 +246,7 @@ impl Node {
             detection,
             decided_at: now,
         };
-        self.start_bid(now, self.highest_epoch.next(), origin);
+        self.start_bid(now, self.next_epoch(), origin);
     }
 
     /// Not ready, and nothing runs: another, or in place under the authority that is left, or not at all.

@@ -197,7 +197,7 @@ impl Node {
     ) {
         if self.bid.is_none() && self.grant.is_none() {
             if self.is_epoch_of_another(beat) {
-                self.highest_epoch = self.highest_epoch.next();
+                self.highest_epoch = self.next_epoch();
                 self.highest_epoch_of = None;
             }
             if is_active || self.is_better(beat.from) {

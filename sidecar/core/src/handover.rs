@@ -107,7 +107,7 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) {
         let bid = self.bid.take().expect("only a bid is handed over");
-        let epoch = self.highest_epoch.next();
+        let epoch = self.highest_epoch.next_of(heir);
         let peer = *self.peer(heir);
         let occupant = peer.occupant.expect("an heir was heard");
         self.give_vote(now, heir, occupant, peer.incarnation, epoch);

@@ -19,16 +19,19 @@ pub struct Occupant(pub u128);
 )]
 pub struct Incarnation(pub u64);
 
-/// Orders the actives of a cluster: grows with every promotion (I2).
+/// Orders the actives of a cluster: grows with every promotion, and names one seat (I2). Each seat has numbers of its own (the seat is
+/// the remainder by [`MAX_NODES`]), as the ballots of Paxos have: two that know nothing of each other never choose the same.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The next one.
+    /// The next one of a seat.
     #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0 + 1)
+    pub fn next_of(self, seat: Seat) -> Self {
+        let seats = MAX_NODES as u64;
+        let ahead = (u64::from(seat.0) + seats - self.0 % seats) % seats;
+        Self(self.0 + if ahead == 0 { seats } else { ahead })
     }
 }

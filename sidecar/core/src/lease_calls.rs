@@ -236,7 +236,8 @@ impl Node {
     /// R10: a newer epoch in the Lease. A candidate goes above an equal one too, so that each names one active.
     fn follow_epoch(&mut self, now: BootTime, content: &LeaseContent, effects: &mut Vec<Effect>) {
         if self.asterisk.is_giving_way() {
-            return;
+            // It claims none any more; its next bid goes above this one all the same.
+            return self.raise_highest(content.epoch, None);
         }
         self.on_epoch_in_api(now, content.epoch, effects);
         let is_anothers = |epoch: Epoch| epoch == content.epoch && !self.is_own(content);

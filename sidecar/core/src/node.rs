@@ -184,7 +184,7 @@ impl Node {
             }
             // It may have served under the recorded epoch: the next promotion has its own (I2).
             (Some(_), guard) => {
-                self.resume_bid(now, self.highest_epoch.next(), false);
+                self.resume_bid(now, self.next_epoch(), false);
                 let bid = self.bid.as_mut().expect("just resumed");
                 bid.has_served = guard == FoundAtStart::Nothing;
             }

@@ -34,13 +34,26 @@ impl Peer {
 
     /// How it compares with the newest that was heard of it before: only what is not older says what is so now.
     fn age_of(&self, message: &Message) -> Ordering {
-        let is_same_life =
-            self.occupant == Some(message.occupant) && self.incarnation == message.incarnation;
-        if is_same_life {
+        if self.is_same_life(message) {
             message.sent_at.cmp(&self.last_sent_at)
         } else {
             Ordering::Greater
         }
+    }
+
+    fn is_same_life(&self, message: &Message) -> bool {
+        self.occupant == Some(message.occupant) && self.incarnation == message.incarnation
+    }
+
+    /// How much longer than the newest before it a message of the same life was on its way, at least: both clocks may be as far off their
+    /// rate as is allowed.
+    fn delay_of(&self, now: BootTime, message: &Message, clock_drift_ppm: u32) -> Duration {
+        let Some(heard_at) = self.heard_at.filter(|_| self.is_same_life(message)) else {
+            return Duration::ZERO;
+        };
+        let sent_after = message.sent_at.since(self.last_sent_at);
+        let drift = sent_after * 2 / 1_000_000 * clock_drift_ppm;
+        now.since(heard_at).saturating_sub(sent_after + drift)
     }
 
     fn note(&mut self, now: BootTime, message: &Message) {
@@ -84,6 +97,12 @@ impl Node {
             return;
         }
         let age = peer.age_of(message);
+        let timing = &self.settings.timing;
+        let claim = Claim {
+            serves: false,
+            is_newest: age == Ordering::Greater,
+            is_overdue: peer.delay_of(now, message, timing.clock_drift_ppm) > timing.deadtime,
+        };
         peer.note(now, message);
         if message.to_incarnation != self.incarnation {
             // Who was struck hears it nowhere else: to others, another sits in this seat, or nobody.
@@ -91,7 +110,7 @@ impl Node {
         }
         if self.can_vote(now) {
             if age != Ordering::Less {
-                self.heed(now, message, age == Ordering::Greater, effects);
+                self.heed(now, message, claim, effects);
             }
             self.obey(now, message, effects);
         }
@@ -134,23 +153,15 @@ impl Node {
     }
 
     /// R15, before any other rule: what it says of its vote.
-    fn heed(
-        &mut self,
-        now: BootTime,
-        message: &Message,
-        is_newest: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        match message.body {
-            Body::Beat { is_active: serves } => {
-                self.heed_rival(now, message, Claim { serves, is_newest }, effects);
-            }
+    fn heed(&mut self, now: BootTime, message: &Message, claim: Claim, effects: &mut Vec<Effect>) {
+        let serves = match message.body {
+            Body::Beat { is_active } => is_active,
             Body::Nack { because } if because != Refusal::EpochTooLow => {
-                let serves = because == Refusal::Serving;
-                self.heed_rival(now, message, Claim { serves, is_newest }, effects);
+                because == Refusal::Serving
             }
-            _ => {}
-        }
+            _ => return,
+        };
+        self.heed_rival(now, message, Claim { serves, ..claim }, effects);
     }
 
     fn obey(&mut self, now: BootTime, message: &Message, effects: &mut Vec<Effect>) {

@@ -26,6 +26,8 @@ pub(crate) struct Claim {
     pub(crate) serves: bool,
     /// It was sent after all that was heard of it before: an acknowledgement of it that counts is older.
     pub(crate) is_newest: bool,
+    /// The way held it up for longer than any vote lasts: what it says of serving is over.
+    pub(crate) is_overdue: bool,
 }
 
 impl Node {
@@ -46,7 +48,8 @@ impl Node {
         if !self.is_serving() || self.is_ending(now) {
             return;
         }
-        let is_outranked = claim.serves && self.is_outranked_by(message.from, message.epoch);
+        let is_outranked =
+            claim.serves && !claim.is_overdue && self.is_outranked_by(message.from, message.epoch);
         if is_outranked || self.has_lost_votes(now) {
             self.give_way(now, effects);
         }

@@ -207,7 +207,7 @@ fn r6_an_ack_of_another_epoch_counts_nothing() {
     let sent_at = desk.now;
     desk.hear(
         1,
-        epoch.next(),
+        epoch.next_of(Seat(1)),
         Body::Ack {
             beat_sent_at: sent_at,
         },
@@ -326,11 +326,11 @@ fn r10_a_refusal_raises_the_own_epoch_and_keeps_the_votes() {
     let mut desk = Desk::active();
     let authority = desk.view().authority_until;
     desk.hear(1, Epoch(40), refusal(Refusal::EpochTooLow));
-    assert_eq!(desk.view().epoch, Some(Epoch(41)));
+    assert_eq!(desk.view().epoch, Some(Epoch(45)));
     assert_eq!(desk.view().authority_until, authority);
     assert_eq!(
         desk.notices(),
-        vec![Notice::EpochRaised { epoch: Epoch(41) }]
+        vec![Notice::EpochRaised { epoch: Epoch(45) }]
     );
     assert_eq!(desk.view().role, Role::Active);
 }
@@ -338,12 +338,12 @@ fn r10_a_refusal_raises_the_own_epoch_and_keeps_the_votes() {
 #[test]
 fn r11_a_candidate_yields_to_an_active_but_not_to_a_lesser_candidate() {
     let mut desk = Desk::bidding(3);
-    desk.hear(1, Epoch(3), Body::Beat { is_active: false });
+    desk.hear(1, Epoch(6), Body::Beat { is_active: false });
     assert!(
         desk.view().epoch.is_some(),
         "seat 1 is the lesser candidate"
     );
-    desk.hear(1, Epoch(3), Body::Beat { is_active: true });
+    desk.hear(1, Epoch(6), Body::Beat { is_active: true });
     assert_eq!(desk.view().epoch, None);
     assert!(desk.view().peers[1].is_granted);
 }

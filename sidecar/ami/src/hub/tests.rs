@@ -173,7 +173,7 @@ fn pings_that_wait_in_a_row_are_asked_once_and_each_is_answered() {
         "Response: Success\r\nActionID: b\r\nPing: Pong\r\n\r\n"
     );
     world.hub.upstream_lost(world.now);
-    assert!(later.ends_with(".c"), "what was sent is joined by none");
+    assert!(later.contains(".c"), "what was sent is joined by none");
     assert!(
         world
             .read(two)

@@ -165,7 +165,7 @@ impl Model for Scenario {
     fn within_boundary(&self, state: &State) -> bool {
         let epochs = state.pods.iter().filter_map(|pod| pod.node.as_ref());
         let highest = epochs.map(|node| node.view(NOW).highest_epoch.0).max();
-        highest.unwrap_or_default() <= Self::first_epoch() + self.most_epochs
+        highest.unwrap_or_default() <= self.last_epoch()
     }
 }
 

@@ -34,8 +34,8 @@ pub struct Scenario {
     pub letters_per_link: usize,
     /// Orders take time to the guard: it acts at any later moment.
     pub slow_guard: bool,
-    /// Epochs above the first state's that are explored.
-    pub most_epochs: u64,
+    /// How often one seat goes above its own epoch of the first state, as far as that is explored.
+    pub most_raises: u64,
     /// A rule that is dropped.
     pub without: Option<Rule>,
     /// As in [`pbx_core::Settings`].
@@ -85,7 +85,7 @@ const PLAIN: Scenario = Scenario {
     limits: NOTHING,
     letters_per_link: 1,
     slow_guard: false,
-    most_epochs: 3,
+    most_raises: 2,
     without: None,
     on_quorum_loss: OnQuorumLoss::Demote,
     guard_takes_late: false,

@@ -37,10 +37,10 @@ impl Scenario {
         state
     }
 
-    /// The highest epoch of the first state.
-    pub(super) fn first_epoch() -> u64 {
-        // The first promotion raises it at most to this in a world without faults.
-        2
+    /// The highest epoch that is explored.
+    pub(super) fn last_epoch(&self) -> u64 {
+        // The first promotion is to a seat's second in a world without faults, at most.
+        (2 + self.most_raises) * MAX_NODES as u64
     }
 
     fn run_until(&self, state: &mut State, is_done: impl Fn(&State) -> bool) {

@@ -27,7 +27,7 @@ impl Api {
             next_uid: 1,
             next_version: 1,
         };
-        api.create(Self::empty_seats(count), hold);
+        api.create(Self::empty_seats(count), Epoch(0), hold);
         api.free();
         api
     }
@@ -42,10 +42,10 @@ impl Api {
     }
 
     /// A Lease with another UID: a pseudo-holder that has to be observed.
-    pub fn create(&mut self, seats: Seats, hold: Duration) {
+    pub fn create(&mut self, seats: Seats, epoch: Epoch, hold: Duration) {
         let content = LeaseContent {
             holder: Holder::Created,
-            epoch: Epoch(0),
+            epoch,
             hold,
             seats,
         };

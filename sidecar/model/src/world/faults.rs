@@ -413,7 +413,8 @@ impl World {
             return;
         }
         let until = self.now + for_ns;
-        p.clock.offset -= for_ns;
+        // As its clock counts: at its end it shows what it showed at the beginning.
+        p.clock.offset -= p.clock.local(until).0 - p.clock.local(self.now).0;
         p.paused_until = p.paused_until.max(until);
         p.guard_paused_until = p.guard_paused_until.max(until);
         let timing = &self.timing;

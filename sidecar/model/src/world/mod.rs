@@ -26,7 +26,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use pbx_core::{
-    BootTime, Condition, Effect, Incarnation, Input, MAX_NODES, Node, Notice, Occupant,
+    BootTime, Condition, Effect, Epoch, Incarnation, Input, MAX_NODES, Node, Notice, Occupant,
     OnQuorumLoss, Seat, Seats, Settings, Start, Timing,
 };
 
@@ -74,6 +74,8 @@ pub struct World {
     pub api: Api,
     /// The operator's copy of the seat map, in the status: what a lost Lease is made from.
     pub status: Seats,
+    /// The highest epoch that the operator has been told of, in the status too.
+    pub status_epoch: Epoch,
     /// The status has a number of seats that the Lease may not have yet.
     pub is_status_ahead: bool,
     /// Network and API.
@@ -147,6 +149,7 @@ impl World {
             pods: Vec::new(),
             api: Api::new(nodes, timing.witness_hold_alone),
             status: Api::empty_seats(nodes),
+            status_epoch: Epoch(0),
             is_status_ahead: false,
             weather,
             cut_until: vec![vec![0; MAX_NODES]; MAX_NODES],

@@ -6,12 +6,14 @@ use std::time::Duration;
 use pbx_core::{Holder, LeaseContent, MAX_NODES, Seats};
 
 use super::event::Event;
+use super::pod::Pod;
 use super::{MS, SECOND, World};
 
 impl World {
     /// The operator: a requested seat whose occupant is certainly dead for long enough is emptied (R13 2c).
     pub(super) fn operate(&mut self) {
         self.at(self.now + 500 * MS, Event::Operator);
+        self.hear_epochs();
         let Some(lease) = self.api.lease else { return };
         let (uid, version, _) = self.lease_watched;
         if (uid, version) != (lease.uid, lease.version) {
@@ -37,6 +39,18 @@ impl World {
                 self.api.vacate(seat, occupant);
             }
         }
+    }
+
+    /// What the sidecars that it reaches report of the active.
+    fn hear_epochs(&mut self) {
+        let reaches = |pod: &&Pod| pod.paused_until <= self.now && pod.api_cut_until <= self.now;
+        let reporting = self.pods.iter().filter(reaches);
+        let views = reporting.filter_map(|pod| {
+            let node = pod.node.as_ref()?;
+            node.view(pod.clock.local(self.now)).epoch
+        });
+        let newest = views.max().unwrap_or_default();
+        self.status_epoch = self.status_epoch.max(newest);
     }
 
     /// A number that is about to be written stands in the status first.
@@ -111,7 +125,7 @@ impl World {
             self.departures += 1;
             let is_odd = !self.status.count.is_multiple_of(2);
             let hold = self.timing.witness_hold_alone;
-            self.api.create(self.status, hold);
+            self.api.create(self.status, self.status_epoch, hold);
             if is_odd && !self.is_status_ahead {
                 self.api.free();
             }

@@ -12,7 +12,9 @@ use super::{MS, SECOND, World};
 impl World {
     /// Carries out the effects of a step, in order; a sidecar may die in the midst of them.
     pub(super) fn carry_out(&mut self, pod: usize, effects: &mut Vec<Effect>) {
-        let mut dies = self.pods[pod].dies_midway && effects.len() > 1;
+        // Who loses effects dies of it, and in a pod that ends nobody starts it again.
+        let may_die = !self.pods[pod].is_terminating;
+        let dies = may_die && self.pods[pod].dies_midway && effects.len() > 1;
         if dies {
             let kept = self.random.between(0, effects.len() as u64) as usize;
             effects.truncate(kept);
@@ -36,13 +38,13 @@ impl World {
                         );
                     }
                     self.notices.push((self.now, pod, notice));
-                    dies |= self.note(pod, notice);
+                    self.note(pod, notice);
                 }
             }
         }
         // What was written to the guard's socket is on its way, whoever dies now.
         self.follow(pod, &orders);
-        if dies && !self.pods[pod].is_terminating {
+        if dies {
             return self.kill_sidecar(pod, true);
         }
         self.schedule_tick(pod);
@@ -206,13 +208,11 @@ impl World {
         }
     }
 
-    /// Whether the sidecar ends by itself.
-    fn note(&mut self, pod: usize, notice: Notice) -> bool {
+    fn note(&mut self, pod: usize, notice: Notice) {
         if notice == Notice::Left {
             self.pods[pod].is_terminating = true;
             self.at(self.now + 50 * MS, Event::EndPod { pod });
         }
-        false
     }
 
     fn schedule_tick(&mut self, pod: usize) {
