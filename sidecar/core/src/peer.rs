@@ -45,10 +45,10 @@ impl Peer {
         self.occupant == Some(message.occupant) && self.incarnation == message.incarnation
     }
 
-    /// How much longer than the newest before it a message of the same life was on its way, at least: both clocks may be as far off their
-    /// rate as is allowed.
+    /// How much longer than the newest before it a message of the life that is known was on its way, at least: both clocks may be as far
+    /// off their rate as is allowed.
     fn delay_of(&self, now: BootTime, message: &Message, clock_drift_ppm: u32) -> Duration {
-        let Some(heard_at) = self.heard_at.filter(|_| self.is_same_life(message)) else {
+        let Some(heard_at) = self.heard_at else {
             return Duration::ZERO;
         };
         let sent_after = message.sent_at.since(self.last_sent_at);
@@ -98,10 +98,13 @@ impl Node {
         }
         let age = peer.age_of(message);
         let timing = &self.settings.timing;
+        let is_known_life = peer.is_same_life(message);
+        let is_overdue = peer.delay_of(now, message, timing.clock_drift_ppm) > timing.deadtime;
         let claim = Claim {
             serves: false,
-            is_newest: age == Ordering::Greater,
-            is_overdue: peer.delay_of(now, message, timing.clock_drift_ppm) > timing.deadtime,
+            // A life begins with a quarantine of hellos. What comes out of the blue may be late, of one that has ended.
+            is_newest: is_known_life && age == Ordering::Greater,
+            is_doubtful: !is_known_life || is_overdue,
         };
         peer.note(now, message);
         if message.to_incarnation != self.incarnation {

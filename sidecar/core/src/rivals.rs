@@ -26,8 +26,9 @@ pub(crate) struct Claim {
     pub(crate) serves: bool,
     /// It was sent after all that was heard of it before: an acknowledgement of it that counts is older.
     pub(crate) is_newest: bool,
-    /// The way held it up for longer than any vote lasts: what it says of serving is over.
-    pub(crate) is_overdue: bool,
+    /// The way held it up for longer than any vote lasts, or it is the first word of another life of its sender: what it says of serving
+    /// may be over.
+    pub(crate) is_doubtful: bool,
 }
 
 impl Node {
@@ -49,7 +50,7 @@ impl Node {
             return;
         }
         let is_outranked =
-            claim.serves && !claim.is_overdue && self.is_outranked_by(message.from, message.epoch);
+            claim.serves && !claim.is_doubtful && self.is_outranked_by(message.from, message.epoch);
         if is_outranked || self.has_lost_votes(now) {
             self.give_way(now, effects);
         }

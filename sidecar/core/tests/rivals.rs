@@ -70,6 +70,42 @@ fn r15_an_older_word_of_a_voter_takes_nothing_back() {
 }
 
 #[test]
+fn r15_what_was_on_its_way_for_longer_than_any_vote_lasts_is_over() {
+    let mut desk = Desk::active();
+    let higher = own_epoch(&desk).next_of(Seat(1));
+    desk.hear(1, Epoch(0), Body::Hello);
+    let deadtime = std::time::Duration::from_millis(800);
+    let mut late = desk.message(1, higher, Body::Beat { is_active: true });
+    late.sent_at = late.sent_at.after(std::time::Duration::from_millis(1));
+    for _ in 0..=deadtime.as_millis() / 100 {
+        desk.pass(100);
+        let beat_sent_at = desk.now;
+        desk.hear(2, own_epoch(&desk), Body::Ack { beat_sent_at });
+    }
+    desk.input(Input::Message(late));
+    assert_eq!(desk.view().role, Role::Active);
+    // What is sent next comes as soon as ever.
+    late.sent_at = late.sent_at.after(std::time::Duration::from_millis(5));
+    desk.pass(5);
+    desk.input(Input::Message(late));
+    assert_eq!(desk.view().role, Role::Stopping);
+}
+
+#[test]
+fn r15_the_first_word_of_another_life_ends_nobody_and_its_second_does() {
+    let mut desk = Desk::active();
+    let higher = own_epoch(&desk).next_of(Seat(1));
+    let mut word = desk.message(1, higher, Body::Beat { is_active: true });
+    word.incarnation = Incarnation(word.incarnation.0 + 1);
+    desk.input(Input::Message(word));
+    assert_eq!(desk.view().role, Role::Active);
+    desk.pass(5);
+    word.sent_at = desk.now;
+    desk.input(Input::Message(word));
+    assert_eq!(desk.view().role, Role::Stopping);
+}
+
+#[test]
 fn r15_the_lease_that_another_took_is_held_no_more() {
     let mut desk = Desk::bidding(2);
     desk.pass(30);
