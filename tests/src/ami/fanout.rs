@@ -95,9 +95,13 @@ pub fn measure(stand: &Stand, load: Load) -> Result<Seen> {
             let raised = raise(load, origin);
             let took = started_at.elapsed();
             let cpu = cpu_ms(hub);
+            let taken = raised.map(|(raised, client)| {
+                take_answers(&client);
+                raised
+            });
             std::thread::sleep(AFTERMATH);
             is_over.store(true, Ordering::Relaxed);
-            let raised = raised?;
+            let raised = taken?;
             let mut seen = Seen {
                 raised,
                 rate: number(raised) / took.as_secs_f64(),
@@ -120,8 +124,8 @@ pub fn measure(stand: &Stand, load: Load) -> Result<Seen> {
     })?
 }
 
-/// At the wanted rate, in batches; how many.
-fn raise(load: Load, origin: Instant) -> Result<usize> {
+/// At the wanted rate, in batches; how many, and who did.
+fn raise(load: Load, origin: Instant) -> Result<(usize, Client)> {
     let client = Client::connect(DIRECT)?;
     let mut stream = client.stream();
     stream
@@ -146,13 +150,19 @@ fn raise(load: Load, origin: Instant) -> Result<usize> {
         while stream.read(&mut answers).is_ok_and(|count| count > 0) {}
         std::thread::sleep(PACE);
     }
+    Ok((raised, client))
+}
+
+/// Asterisk waits for whoever does not read.
+fn take_answers(client: &Client) {
+    let mut stream = client.stream();
+    let mut answers = vec![0; 64 << 10];
     let deadline = Instant::now() + AFTERMATH;
     while Instant::now() < deadline {
         if !stream.read(&mut answers).is_ok_and(|count| count > 0) {
             std::thread::sleep(PACE);
         }
     }
-    Ok(raised)
 }
 
 /// Reads the answers meanwhile, since Asterisk would wait for that.

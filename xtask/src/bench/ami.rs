@@ -86,8 +86,9 @@ fn pings(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
     let mut values = [const { Vec::new() }; 6];
     for _ in 0..arguments.runs {
         for (headers, values) in [&[], ping::ALONE].into_iter().zip(values.chunks_mut(3)) {
-            let own = ping::rate(stand, DIRECT, headers, CLIENTS, time)?;
-            let through = ping::rate(stand, HUB, headers, CLIENTS, time)?;
+            let own = ping::rate(stand, DIRECT, headers, CLIENTS, time).context("directly")?;
+            let through =
+                ping::rate(stand, HUB, headers, CLIENTS, time).context("through the hub")?;
             eprintln!("    direct {own:.0}/s, through the hub {through:.0}/s");
             let row = [through, own, through / own];
             values
