@@ -167,9 +167,9 @@ fn a_promotion_is_replayed_with_its_cause_votes_and_epoch() {
     let story = replay(&world.flight());
     assert_eq!((story.steps, story.different), (world.steps, 0));
     for part in [
-        "bids for epoch 1: Startup",
+        "bids for epoch 5: Startup",
         "counts pbx-1's vote for 792 ms: 2 of 3 votes, a majority",
-        "PROMOTED under epoch 1: Startup",
+        "PROMOTED under epoch 5: Startup",
     ] {
         assert!(is_told(&story, part), "{part} is not in {story:#?}");
     }
@@ -224,7 +224,7 @@ fn a_change_of_roles_is_copied_at_once_and_with_its_aftermath() {
     let first = world.recorder.due(promoted_at).unwrap();
     assert_eq!(
         (first.occasion.kind, first.occasion.epoch),
-        (Kind::Promoted, 1)
+        (Kind::Promoted, 5)
     );
     assert!(world.recorder.due(promoted_at).is_none());
     assert!(world.recorder.on_asked(promoted_at).is_none(), "too soon");

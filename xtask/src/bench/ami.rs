@@ -164,8 +164,7 @@ fn fan_out(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
         size: 150,
         time: Duration::from_secs(arguments.seconds),
     };
-    let (mut lost, mut late, mut cpu, mut rate) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut direct = Vec::new();
+    let mut values = [const { Vec::new() }; 5];
     for _ in 0..arguments.runs {
         let own = fanout::measure(
             stand,
@@ -184,49 +183,34 @@ fn fan_out(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
             own.p99_us(),
             seen.hub_cpu_percent
         );
-        lost.push(count(seen.lost));
-        late.push(seen.p99_us() / 1e3);
-        direct.push(own.p99_us() / 1e3);
-        cpu.push(seen.hub_cpu_percent);
-        rate.push(seen.rate);
+        let row = [
+            seen.p99_us() / 1e3,
+            own.p99_us() / 1e3,
+            count(seen.lost),
+            seen.hub_cpu_percent,
+            seen.rate,
+        ];
+        let places = values.iter_mut().zip(row);
+        places.for_each(|(all, one)| all.push(one));
     }
-    Ok(vec![
-        figure(
-            "ami.fanout",
-            "30 clients, 10,000 events/s: from raising to arrival, p99",
-            "ms",
-            Goal::Median(5.0),
-            &late,
-        ),
-        figure(
-            "ami.fanout.direct",
-            "… by Asterisk's own manager, in turns with it",
-            "ms",
-            Goal::None,
-            &direct,
-        ),
-        figure(
-            "ami.fanout.lost",
-            "… events lost",
-            "events",
-            Goal::Max(0.0),
-            &lost,
-        ),
-        figure(
+    let whole = "30 clients, 10,000 events/s: from raising to arrival, p99";
+    let own = "… by Asterisk's own manager, in turns with it";
+    let rows = [
+        ("ami.fanout", whole, "ms", Goal::Median(5.0)),
+        ("ami.fanout.direct", own, "ms", Goal::None),
+        ("ami.fanout.lost", "… events lost", "events", Goal::Max(0.0)),
+        (
             "ami.fanout.cpu",
             "… the hub's share of a core",
             "%",
             Goal::Median(50.0),
-            &cpu,
         ),
-        figure(
-            "ami.fanout.rate",
-            "… events raised",
-            "1/s",
-            Goal::None,
-            &rate,
-        ),
-    ])
+        ("ami.fanout.rate", "… events raised", "1/s", Goal::None),
+    ];
+    let rows = rows.into_iter().zip(&values);
+    Ok(rows
+        .map(|((name, what, unit, goal), values)| figure(name, what, unit, goal, values))
+        .collect())
 }
 
 fn stalled(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {

@@ -271,10 +271,7 @@ impl World {
                 self.active_suffers(|world, pod| world.stop_clock(pod, for_ns));
             }
             Fault::PauseGuard { seat, for_ns } => {
-                let until = self.now + for_ns;
-                let pod = self.pod_in(seat);
-                let p = &mut self.pods[pod];
-                p.guard_paused_until = p.guard_paused_until.max(until);
+                self.pause_guard(self.pod_in(seat), for_ns);
             }
             Fault::LoseGuard { seat } => self.lose_guard(self.pod_in(seat)),
             Fault::Cut { from, to, for_ns } => self.cut(from, to, for_ns),
@@ -404,6 +401,12 @@ impl World {
         let until = self.now + for_ns;
         let p = &mut self.pods[pod];
         p.paused_until = p.paused_until.max(until);
+    }
+
+    fn pause_guard(&mut self, pod: usize, for_ns: u64) {
+        let until = self.now + for_ns;
+        let p = &mut self.pods[pod];
+        p.guard_paused_until = p.guard_paused_until.max(until);
     }
 
     /// What was due on its clock is due that much later, the kernel's kill included.

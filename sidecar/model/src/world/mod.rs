@@ -20,6 +20,7 @@ pub mod pod;
 pub mod random;
 mod serving;
 mod shell;
+mod trace;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -469,26 +470,6 @@ impl World {
             self.follow(pod, &orders);
         }
         self.input(pod, Input::Tick);
-    }
-
-    fn trace(&self, event: &Event) {
-        if matches!(
-            event,
-            Event::Tick { .. } | Event::ShellLooks { .. } | Event::Operator
-        ) {
-            return;
-        }
-        println!("{:>10.3} ms {event:?}", self.now as f64 / MS as f64);
-        if let Event::Deliver { pod, .. } = event {
-            let local = self.pods[*pod].clock.local(self.now);
-            if let Some(node) = &self.pods[*pod].node {
-                let view = node.view(local);
-                println!(
-                    "      {pod}: {:?} {:?} {:?}",
-                    view.role, view.epoch, view.seats
-                );
-            }
-        }
     }
 
     /// A paused process gets everything when it is thawed, in order.
