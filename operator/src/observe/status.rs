@@ -51,7 +51,6 @@ pub fn status_of(observed: &Observed, now: Timestamp) -> (PbxClusterStatus, Roll
 /// Whether `new` tells only of a moment between two actives: the old one has gone, and a standby is about to follow. The
 /// write of such a status would stand in the way of the next one, which is what people wait for.
 pub fn is_between_actives(observed: &Observed, new: &PbxClusterStatus) -> bool {
-    let is_heir = |report: &Report| report.role == ReportedRole::Standby && report.ready;
     observed.status.active.is_some()
         && new.active.is_none()
         && observed.all_connected().any(|(_, report)| is_heir(report))
@@ -162,9 +161,12 @@ pub(super) fn ready_standbys(
         .all_connected()
         .filter(|(name, _)| Some(*name) != active);
     others
-        .filter(|(_, report)| report.ready && report.role == ReportedRole::Standby)
-        .filter(|(_, report)| !is_outdated(report))
+        .filter(|(_, report)| is_heir(report) && !is_outdated(report))
         .count()
+}
+
+fn is_heir(report: &Report) -> bool {
+    report.role == ReportedRole::Standby && report.ready
 }
 
 fn ready(observed: &Observed, active: Option<&str>, epoch: Option<i64>) -> String {

@@ -79,6 +79,24 @@ fn figure(name: &str, what: &str, unit: &str, goal: Goal, values: &[f64]) -> Fig
     Figure::new(name, what, unit, goal, values, &[])
 }
 
+/// One run's values, a column for each row of the table.
+fn note<const ROWS: usize>(values: &mut [Vec<f64>], run: [f64; ROWS]) {
+    values
+        .iter_mut()
+        .zip(run)
+        .for_each(|(all, one)| all.push(one));
+}
+
+/// Rows of the table: name, what it is, unit, goal; and their values.
+fn figures_of<const ROWS: usize>(
+    rows: [(&str, &str, &str, Goal); ROWS],
+    values: &[Vec<f64>],
+) -> Vec<Figure> {
+    let rows = rows.into_iter().zip(values);
+    rows.map(|((name, what, unit, goal), values)| figure(name, what, unit, goal, values))
+        .collect()
+}
+
 /// Plain pings, which the hub asks once for all that wait in a row, and pings of one header more, which it takes like any other
 /// action: each beside Asterisk's own manager, in turns.
 fn pings(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
@@ -91,10 +109,7 @@ fn pings(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
                 ping::rate(stand, HUB, headers, CLIENTS, time).context("through the hub")?;
             eprintln!("    direct {own:.0}/s, through the hub {through:.0}/s");
             let row = [through, own, through / own];
-            values
-                .iter_mut()
-                .zip(row)
-                .for_each(|(all, one)| all.push(one));
+            note(values, row);
         }
     }
     let (rate, share) = (Goal::AtLeast(100_000.0), Goal::AtLeast(0.8));
@@ -118,10 +133,7 @@ fn pings(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
         ("ami.ping.alone.direct", direct, "1/s", Goal::None),
         ("ami.ping.alone.ratio", ratio, "", Goal::None),
     ];
-    let rows = rows.into_iter().zip(&values);
-    Ok(rows
-        .map(|((name, what, unit, goal), values)| figure(name, what, unit, goal, values))
-        .collect())
+    Ok(figures_of(rows, &values))
 }
 
 fn latency(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
@@ -190,8 +202,7 @@ fn fan_out(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
             seen.hub_cpu_percent,
             seen.rate,
         ];
-        let places = values.iter_mut().zip(row);
-        places.for_each(|(all, one)| all.push(one));
+        note(&mut values, row);
     }
     let whole = "30 clients, 10,000 events/s: from raising to arrival, p99";
     let own = "… by Asterisk's own manager, in turns with it";
@@ -207,10 +218,7 @@ fn fan_out(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {
         ),
         ("ami.fanout.rate", "… events raised", "1/s", Goal::None),
     ];
-    let rows = rows.into_iter().zip(&values);
-    Ok(rows
-        .map(|((name, what, unit, goal), values)| figure(name, what, unit, goal, values))
-        .collect())
+    Ok(figures_of(rows, &values))
 }
 
 fn stalled(stand: &Stand, arguments: &Arguments) -> Result<Vec<Figure>> {

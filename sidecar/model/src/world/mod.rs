@@ -393,13 +393,10 @@ impl World {
     /// The machine stops: Asterisk is dead, tmpfs is lost.
     pub fn crash(&mut self, pod: usize) {
         let p = &mut self.pods[pod];
-        p.node = None;
-        p.inputs.clear();
-        p.life += 1;
+        p.end_sidecar();
         p.record = None;
         p.paused_until = 0;
         p.guard_paused_until = 0;
-        p.connection += 1;
         p.guard_follows = p.connection;
         self.kill_asterisk(pod);
         self.pods[pod].asterisk.is_held = false;

@@ -59,3 +59,13 @@ pub struct Pod {
     /// What its condition says.
     pub rank: u8,
 }
+
+impl Pod {
+    /// The sidecar's process is gone, with what it was about to hear and its connection to the guard.
+    pub(super) fn end_sidecar(&mut self) {
+        self.node = None;
+        self.inputs.clear();
+        self.life += 1;
+        self.connection += 1;
+    }
+}

@@ -76,10 +76,7 @@ impl World {
     /// The sidecar's process dies; the guard starts it again within 50 ms.
     pub fn kill_sidecar(&mut self, pod: usize, keeps_record: bool) {
         let p = &mut self.pods[pod];
-        p.node = None;
-        p.inputs.clear();
-        p.life += 1;
-        p.connection += 1;
+        p.end_sidecar();
         p.dies_midway = false;
         let at = self.now + self.random.between(5 * MS, 50 * MS);
         self.at(at, Event::SidecarUp { pod, keeps_record });
