@@ -225,9 +225,11 @@ impl Office {
     /// Waits until it is whole.
     pub fn wait_whole(&self) -> Result<View> {
         let what = "an active node, a ready standby and nothing in progress";
-        self.watcher
-            .wait_until(what, WHOLE_TIMEOUT, is_whole_as_asked)
-            .with_context(|| self.evidence())
+        let found = self
+            .watcher
+            .wait_until(what, WHOLE_TIMEOUT, is_whole_as_asked);
+        // What was seen comes first: whoever shortens the text shortens the evidence.
+        found.map_err(|error| anyhow!("{error:#}\n{}", self.evidence()))
     }
 
     /// All pods and what the operator said last, for whoever reads that it never became whole.

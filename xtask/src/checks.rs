@@ -16,8 +16,8 @@ use crate::{generate, licences, tidy};
 const TAIL_LINES: usize = 25;
 /// How many failures are told with their reason, the first ones: later ones often follow from them.
 const TOLD_PANICS: usize = 6;
-/// Lines of a reason: where, what, and the chain of its causes.
-const PANIC_LINES: usize = 6;
+/// Lines of a reason: where, what, the chain of its causes, and what the harness gathered as evidence.
+const PANIC_LINES: usize = 40;
 /// Compiled tests, images, a Kubernetes and its containers need about so much; with less, what fails is whatever comes last.
 const WANTED_FREE_BYTES: u64 = 12 << 30;
 
@@ -154,8 +154,11 @@ fn panics_in(log: &str) -> Vec<String> {
     let is_panic = |line: &&str| line.starts_with("thread '") && line.contains("panicked at");
     let starts = (0..lines.len()).filter(|at| is_panic(&lines[*at]));
     let reason = |at: usize| {
-        let end = lines.len().min(at + PANIC_LINES);
-        lines[at..end].join("\n")
+        let is_next = |line: &&str| line.starts_with("test ") || is_panic(line);
+        let own = lines[at + 1..].iter().copied();
+        let told = own.take_while(|line| !is_next(line)).take(PANIC_LINES);
+        let told: Vec<&str> = std::iter::once(lines[at]).chain(told).collect();
+        told.join("\n")
     };
     starts.take(TOLD_PANICS).map(reason).collect()
 }
