@@ -21,28 +21,15 @@ use crate::input_watch::watch_input;
 /// that is due is done in one.
 const GRID: Duration = Duration::from_millis(800);
 
-/// Where something stands between two multiples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// With everything else.
-    Line,
-    /// In the middle: what watches the same thing as another, so that both together notice sooner.
-    Between,
-}
-
 /// The moment on the grid that is nearest to `pause` from `now`; shorter pauses are kept as they are. The grids of two processes
 /// differ, so that the nodes of one machine do not all wake at once.
-pub fn on_the_grid(now: BootTime, pause: Duration, place: Place) -> BootTime {
+pub fn on_the_grid(now: BootTime, pause: Duration) -> BootTime {
     static PHASE_NS: OnceLock<u64> = OnceLock::new();
     if pause < GRID {
         return now.after(pause);
     }
     let grid_ns = GRID.as_nanos() as u64;
     let phase_ns = *PHASE_NS.get_or_init(|| now.0 % grid_ns);
-    let phase_ns = match place {
-        Place::Line => phase_ns,
-        Place::Between => (phase_ns + grid_ns / 2) % grid_ns,
-    };
     nearest(now.after(pause), grid_ns, phase_ns)
 }
 
@@ -50,7 +37,7 @@ pub fn on_the_grid(now: BootTime, pause: Duration, place: Place) -> BootTime {
 pub async fn rest(pause: Duration) {
     let now = BootTime(pbx_guard::boot_now_ns());
     match BootTimer::new() {
-        Ok(mut timer) => timer.until(on_the_grid(now, pause, Place::Line)).await,
+        Ok(mut timer) => timer.until(on_the_grid(now, pause)).await,
         // No descriptor is left: tokio's timers need none.
         Err(_) => tokio::time::sleep(pause).await,
     }
@@ -164,14 +151,8 @@ mod tests {
         );
         let now = BootTime(pbx_guard::boot_now_ns());
         let short = Duration::from_millis(799);
-        let line = |pause| on_the_grid(now, pause, Place::Line);
-        assert_eq!(line(short), now.after(short));
-        let [one, two] = [1, 5].map(|times| line(GRID * times));
-        let between = on_the_grid(now, GRID * 3, Place::Between);
-        assert_eq!(
-            between.since(one).as_millis() % GRID.as_millis(),
-            GRID.as_millis() / 2
-        );
+        assert_eq!(on_the_grid(now, short), now.after(short));
+        let [one, two] = [1, 5].map(|times| on_the_grid(now, GRID * times));
         assert_eq!(two.since(one), GRID * 4);
         assert!(one >= now.after(GRID / 2) && one <= now.after(GRID * 3 / 2));
     }

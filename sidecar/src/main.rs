@@ -20,6 +20,7 @@ mod input_watch;
 mod kubernetes;
 mod metrics;
 mod peer;
+mod quiet_input;
 mod record;
 mod recorder;
 mod report;

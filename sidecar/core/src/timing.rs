@@ -215,7 +215,7 @@ impl Timing {
     }
 
     /// How often who serves beats while every peer acknowledged its last beat within a keepalive: what a beat costs is mostly the
-    /// waking. A lost one is repeated a keepalive later, so two in a row are noticed before warntime.
+    /// waking. A lost one is repeated a keepalive after it was due, and comes before warntime.
     ///
     /// Authority counts from the last beat: where a pause would use it up the sooner for that (deadtime below eight keepalives), beats
     /// leave as often as ever.
@@ -223,7 +223,9 @@ impl Timing {
         if self.keepalive * 8 > self.deadtime {
             return self.keepalive;
         }
-        (self.warntime / 2).clamp(self.keepalive, self.keepalive * 2)
+        self.warntime
+            .saturating_sub(self.keepalive * 3 / 2)
+            .clamp(self.keepalive, self.keepalive * 5 / 2)
     }
 
     /// How often an handover is repeated until the heir beats.

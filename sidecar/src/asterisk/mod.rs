@@ -96,14 +96,24 @@ impl Configured {
         Ok(ami)
     }
 
+    /// A connection of a sensor to an Asterisk that is fully booted. Deadlines are the caller's.
+    pub async fn connect_sensor(&self) -> Result<ami::QuietAmi, AmiError> {
+        let (address, login) = self.manager();
+        ami::QuietAmi::connect(address, login).await
+    }
+
+    fn manager(&self) -> (SocketAddr, (&str, &str)) {
+        let address = SocketAddr::from(([127, 0, 0, 1], config::AMI_PORT));
+        (address, (config::AMI_USER, self.secret.as_str()))
+    }
+
     /// Another connection, on which the ends of channels are heard.
     async fn connect(
         &self,
         deadline: Duration,
         hangups: Option<mpsc::Sender<ami::Message>>,
     ) -> Result<Ami, AmiError> {
-        let address = SocketAddr::from(([127, 0, 0, 1], config::AMI_PORT));
-        let login = (config::AMI_USER, self.secret.as_str());
+        let (address, login) = self.manager();
         Ami::connect(address, login, deadline, hangups).await
     }
 

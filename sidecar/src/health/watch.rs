@@ -17,7 +17,7 @@ use super::plan::{self, Sensor};
 use super::probe::Probe;
 use super::score::{Reading, Scoreboard, Verdict};
 use crate::asterisk::Configured;
-use crate::boot_timer::{BootTimer, Place, on_the_grid};
+use crate::boot_timer::{BootTimer, on_the_grid};
 use crate::metrics::Metrics;
 use crate::services::Done;
 
@@ -30,7 +30,7 @@ const PIECES: u32 = 10;
 /// A piece that ended later than by this part of it does not count: who asks had to wait for a processor, and so had Asterisk.
 const LATE_PART: u32 = 4;
 /// Asked again after silence, Asterisk has this part of the time: it has had the whole of it once.
-const SECOND_PART: u32 = 2;
+const SECOND_PART: u32 = 4;
 
 /// What the sensors stand on.
 #[derive(Clone, Debug, Default)]
@@ -194,13 +194,8 @@ async fn rest(
     } else {
         interval
     };
-    // Both notice an Asterisk that stands still: one of them asks soon.
-    let grid_place = match sensor.kind {
-        SensorKind::SipOptions => Place::Between,
-        _ => Place::Line,
-    };
     tokio::select! {
-        () = timer.until(on_the_grid(BootTime(boot_now_ns()), rest, grid_place)) => {}
+        () = timer.until(on_the_grid(BootTime(boot_now_ns()), rest)) => {}
         // A sender that is gone takes this task with it.
         _ = changed.changed() => tokio::time::sleep(sensor.interval / PIECES).await,
     }

@@ -120,14 +120,7 @@ impl Ami {
         deadline: Duration,
         hangups: Option<mpsc::Sender<Message>>,
     ) -> Result<Self, AmiError> {
-        let broken = |source| AmiError::Connect { address, source };
-        let mut socket = TcpStream::connect(address).await.map_err(broken)?;
-        socket.set_nodelay(true).map_err(broken)?;
-        let decoder = greeting(&mut socket).await.map_err(|error| match error {
-            Greeting::Socket(source) => broken(source),
-            Greeting::Codec(source) => source.into(),
-        })?;
-
+        let (socket, decoder) = greeted(address).await?;
         let (requests, queue) = mpsc::channel(REQUESTS_LIMIT);
         let (booted, fully_booted) = watch::channel(false);
         let listener = Listener {
@@ -146,16 +139,8 @@ impl Ami {
     }
 
     async fn log_in(&self, user: &str, secret: &str) -> Result<(), AmiError> {
-        match self
-            .ask("Login", &[("Username", user), ("Secret", secret)])
-            .await
-        {
-            Err(AmiError::Refused { message, .. }) => Err(AmiError::LogIn {
-                user: user.to_owned(),
-                message,
-            }),
-            answer => answer.map(drop),
-        }
+        let login = [("Username", user), ("Secret", secret)];
+        logged_in(user, self.ask("Login", &login).await)
     }
 
     /// Whether FullyBooted has been seen.
@@ -206,14 +191,42 @@ impl Ami {
                     action: name.to_owned(),
                     deadline,
                 })??;
-        if response.message.get("Response") == Some("Error") {
-            return Err(AmiError::Refused {
-                action: name.to_owned(),
-                message: reason_given(&response.message),
-            });
-        }
-        Ok(response)
+        accepted(name, response)
     }
+}
+
+/// The answer, unless it is a refusal.
+pub(super) fn accepted(action: &str, response: Response) -> Result<Response, AmiError> {
+    if response.message.get("Response") == Some("Error") {
+        return Err(AmiError::Refused {
+            action: action.to_owned(),
+            message: reason_given(&response.message),
+        });
+    }
+    Ok(response)
+}
+
+/// What the answer to a login says.
+pub(super) fn logged_in(user: &str, answer: Result<Response, AmiError>) -> Result<(), AmiError> {
+    match answer {
+        Err(AmiError::Refused { message, .. }) => Err(AmiError::LogIn {
+            user: user.to_owned(),
+            message,
+        }),
+        answer => answer.map(drop),
+    }
+}
+
+/// A connection on which Asterisk has said that it is AMI. What came with the banner is in the decoder.
+pub(super) async fn greeted(address: SocketAddr) -> Result<(TcpStream, Decoder), AmiError> {
+    let broken = |source| AmiError::Connect { address, source };
+    let mut socket = TcpStream::connect(address).await.map_err(broken)?;
+    socket.set_nodelay(true).map_err(broken)?;
+    let decoder = greeting(&mut socket).await.map_err(|error| match error {
+        Greeting::Socket(source) => broken(source),
+        Greeting::Codec(source) => source.into(),
+    })?;
+    Ok((socket, decoder))
 }
 
 /// A refused command says why in its output, everything else in its message.

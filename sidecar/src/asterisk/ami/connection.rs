@@ -42,6 +42,28 @@ pub(super) struct Listener {
     pub(super) hangups: Option<mpsc::Sender<Message>>,
 }
 
+impl Response {
+    /// Takes the next message with this answer's `ActionID`, and says whether the answer is whole.
+    pub(super) fn take(&mut self, message: Message) -> io::Result<bool> {
+        if message.event().is_none() {
+            let announces_list = message.get("EventList") == Some("start");
+            self.message = message;
+            return Ok(!announces_list);
+        }
+        if message.get("EventList") == Some("Complete") {
+            return Ok(true);
+        }
+        // An event that came before the response is no part of it.
+        if self.message != Message::default() {
+            if self.entries.len() == LIST_LIMIT {
+                return Err(io::Error::other("a list beyond the limit"));
+            }
+            self.entries.push(message);
+        }
+        Ok(false)
+    }
+}
+
 struct Waiting {
     answer: oneshot::Sender<Response>,
     so_far: Response,
@@ -124,33 +146,26 @@ fn dispatch(
     waiting: &mut HashMap<String, Waiting>,
     listener: &Listener,
 ) -> io::Result<()> {
-    let id = message.get("ActionID").unwrap_or_default().to_owned();
-    match (message.event(), waiting.get_mut(&id)) {
-        (Some("FullyBooted"), _) => {
+    match message.event() {
+        Some("FullyBooted") => {
             listener.fully_booted.send_replace(true);
+            return Ok(());
         }
-        (Some(_), Some(_)) if message.get("EventList") == Some("Complete") => finish(&id, waiting),
-        (Some(_), Some(list)) if list.so_far.message != Message::default() => {
-            if list.so_far.entries.len() == LIST_LIMIT {
-                return Err(io::Error::other("a list beyond the limit"));
-            }
-            list.so_far.entries.push(message);
-        }
-        (None, Some(waiter)) => {
-            let announces_list = message.get("EventList") == Some("start");
-            waiter.so_far.message = message;
-            if !announces_list {
-                finish(&id, waiting);
-            }
-        }
-        (Some("Hangup"), _) => {
+        Some("Hangup") => {
             if let Some(hangups) = &listener.hangups {
                 // Who reads so slowly counts too many calls, and ends at its deadline.
                 let _ = hangups.try_send(message);
             }
+            return Ok(());
         }
-        // An event that nobody asked for, or the answer of an action whose asker has given up.
-        (Some(_), _) | (None, None) => {}
+        _ => {}
+    }
+    let id = message.get("ActionID").unwrap_or_default().to_owned();
+    // What nobody waits for is an event that nobody asked for, or the answer of an action whose asker has given up.
+    if let Some(waiter) = waiting.get_mut(&id)
+        && waiter.so_far.take(message)?
+    {
+        finish(&id, waiting);
     }
     Ok(())
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::super::score::{Reading, Verdict};
 use super::super::watch::Ground;
-use crate::asterisk::ami::{Ami, AmiError, Response};
+use crate::asterisk::ami::{AmiError, QuietAmi, Response};
 
 /// A connection of one sensor, and what the last reading said.
 #[derive(Default)]
 pub struct Line {
-    ami: Option<(u64, Ami)>,
+    ami: Option<(u64, QuietAmi)>,
     processed: BTreeMap<String, u64>,
     /// Where SIP is answered, of this life of Asterisk.
     pub(super) sip: Option<(u64, Option<std::net::SocketAddr>)>,
@@ -20,8 +20,6 @@ pub struct Line {
 
 /// AMI says so while Asterisk ends gracefully.
 const SHUTTING_DOWN: &str = "shutting down";
-/// The sensors' own deadlines are shorter; this one keeps a forgotten question from staying.
-const LONGEST: Duration = Duration::from_secs(30);
 
 impl Line {
     /// The connection is of no more use.
@@ -147,9 +145,9 @@ impl Line {
             .asterisk
             .as_ref()
             .expect("asked of a running Asterisk");
-        let ami = match self.ami.take() {
+        let mut ami = match self.ami.take() {
             Some((number, ami)) if number == life.number => ami,
-            _ => life.configured.connect_quietly(LONGEST).await?,
+            _ => life.configured.connect_sensor().await?,
         };
         let answer = ami.action(action, headers).await;
         if answer.as_ref().map_or_else(is_alive, |_| true) {

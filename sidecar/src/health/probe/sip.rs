@@ -4,16 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
-
 use super::super::score::{Reading, Verdict};
 use super::super::watch::Ground;
 use super::manager::Line;
 use crate::asterisk::config::SELF_ENDPOINT;
-use crate::input_watch::watch_input;
+use crate::quiet_input::QuietInput;
 
 /// A socket to this machine's own SIP.
-pub(super) type SipSocket = AsyncFd<UdpSocket>;
+pub(super) type SipSocket = QuietInput<UdpSocket>;
 
 /// Loopback loses a datagram when a buffer is full.
 const REPEAT: Duration = Duration::from_millis(250);
@@ -53,12 +51,11 @@ async fn ask_through(line: &mut Line, target: SocketAddr, limit: Duration) -> st
     Ok(status)
 }
 
-/// Watched for input alone: a question that Asterisk takes in must not wake who asked.
 fn connect(target: SocketAddr) -> std::io::Result<SipSocket> {
     let socket = UdpSocket::bind((target.ip(), 0))?;
     socket.connect(target)?;
     socket.set_nonblocking(true)?;
-    watch_input(socket)
+    Ok(QuietInput(socket))
 }
 
 /// `Transport:  udp  udp  0  0  0.0.0.0:5060`: where this machine reaches a UDP transport.
@@ -77,13 +74,13 @@ pub(super) fn parse_transport(line: &str) -> Option<SocketAddr> {
 }
 
 async fn ask(target: SocketAddr, socket: &SipSocket, limit: Duration) -> std::io::Result<u16> {
-    let own = socket.get_ref().local_addr()?;
+    let own = socket.0.local_addr()?;
     let id = format!("pbxha-{}-{}", own.port(), pbx_guard::boot_now_ns());
     let request = options(target, own, &id);
     let mut buffer = vec![0; ANSWER_BYTES];
     let repeats = limit.as_millis() / REPEAT.as_millis() + 1;
     for _ in 0..repeats {
-        socket.get_ref().send(request.as_bytes())?;
+        socket.0.send(request.as_bytes())?;
         let answered = tokio::time::timeout(REPEAT, answer(socket, &id, &mut buffer)).await;
         if let Ok(status) = answered {
             return status;
@@ -95,18 +92,9 @@ async fn ask(target: SocketAddr, socket: &SipSocket, limit: Duration) -> std::io
 
 async fn answer(socket: &SipSocket, id: &str, buffer: &mut [u8]) -> std::io::Result<u16> {
     loop {
-        let length = receive(socket, buffer).await?;
+        let length = socket.read(|socket| socket.recv(buffer)).await?;
         if let Some(status) = final_status(&buffer[..length], id) {
             return Ok(status);
-        }
-    }
-}
-
-async fn receive(socket: &SipSocket, buffer: &mut [u8]) -> std::io::Result<usize> {
-    loop {
-        let mut ready = socket.readable().await?;
-        if let Ok(received) = ready.try_io(|socket| socket.get_ref().recv(buffer)) {
-            return received;
         }
     }
 }
