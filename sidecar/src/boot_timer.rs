@@ -19,7 +19,7 @@ use crate::input_watch::watch_input;
 
 /// What comes again and again comes at multiples of this: on an idle machine a wake-up costs more than what is done in it, so all
 /// that is due is done in one.
-const GRID: Duration = Duration::from_millis(800);
+const GRID: Duration = Duration::from_secs(1);
 
 /// The moment on the grid that is nearest to `pause` from `now`; shorter pauses are kept as they are. The grids of two processes
 /// differ, so that the nodes of one machine do not all wake at once.
@@ -82,6 +82,8 @@ impl BootTimer {
             let read = ready
                 .try_io(|timer| rustix::io::read(timer, &mut expirations).map_err(io::Error::from));
             if let Ok(Ok(_)) = read {
+                // It fires once: until it is set again there is nothing to look for.
+                ready.clear_ready();
                 self.set_to = None;
                 return;
             }
@@ -150,7 +152,7 @@ mod tests {
             [837, 837, 1637, 4837]
         );
         let now = BootTime(pbx_guard::boot_now_ns());
-        let short = Duration::from_millis(799);
+        let short = Duration::from_millis(999);
         assert_eq!(on_the_grid(now, short), now.after(short));
         let [one, two] = [1, 5].map(|times| on_the_grid(now, GRID * times));
         assert_eq!(two.since(one), GRID * 4);

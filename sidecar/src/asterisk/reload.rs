@@ -23,9 +23,9 @@ const TRIAL_LIMIT: Duration = Duration::from_secs(30);
 /// Fully booted for so long, and well: modules that fail do so at once, and the sensors have looked.
 const TRIAL_LIFE: Duration = Duration::from_secs(3);
 /// What a peer told is worth something for so long: it tells it every few seconds.
-const TOLD_LIFE: Duration = Duration::from_secs(20);
-/// How often a node tells which configuration it lives with.
-pub const TELL_INTERVAL: Duration = Duration::from_secs(5);
+const TOLD_LIFE: Duration = Duration::from_secs(30);
+/// How often a standby tells which configuration it lives with.
+pub const TELL_INTERVAL: Duration = Duration::from_secs(8);
 /// A switchover for a configuration that was refused is asked for again after this.
 const MOVE_RETRY: Duration = Duration::from_secs(30);
 /// A standby waits so long for each one before it: a whole trial, and the telling.
@@ -318,10 +318,10 @@ mod tests {
         rollover.on_told(NOW, "b", "old");
         assert_eq!(rollover.on_tick(NOW, ACTIVE), None);
         rollover.on_told(NOW, "b", "new");
-        assert_eq!(rollover.on_tick(at(21), ACTIVE), None, "told long ago");
-        rollover.on_told(at(21), "b", "new");
-        assert_eq!(rollover.on_tick(at(21), ACTIVE), Some(Action::Apply));
-        assert_eq!(rollover.on_tick(at(22), ACTIVE), None, "it is asked once");
+        assert_eq!(rollover.on_tick(at(31), ACTIVE), None, "told long ago");
+        rollover.on_told(at(31), "b", "new");
+        assert_eq!(rollover.on_tick(at(31), ACTIVE), Some(Action::Apply));
+        assert_eq!(rollover.on_tick(at(32), ACTIVE), None, "it is asked once");
         assert_eq!(rollover.overdue(at(100)), None);
         assert_eq!(rollover.overdue(at(120)), Some("new"));
     }

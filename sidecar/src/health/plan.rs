@@ -37,8 +37,8 @@ const BUILT_IN: [SensorKind; 7] = [
 ];
 
 /// What a kind has unless the user says otherwise. Two answers that are missing mean a hung Asterisk: with channels and SIP asked for
-/// every 0.8 s, in one go, one that answers nothing for 0.85 s is noticed within 1.7 s, and within 1.9 s by the channels alone. AMI that lists channels answers
-/// a Ping too: that one is asked seldom, to tell a deadlock of the channels from one of AMI.
+/// every second, in one go, one that answers nothing for 0.7 s is noticed within 1.7 s, and within 1.9 s by the channels alone. AMI
+/// that lists channels answers a Ping too: that one is asked seldom, to tell a deadlock of the channels from one of AMI.
 struct Defaults {
     interval_ms: u64,
     timeout_ms: u64,
@@ -137,10 +137,10 @@ fn defaults(kind: SensorKind) -> Defaults {
     let (interval_ms, timeout_ms, points, failures) = match kind {
         SensorKind::AmiPing => (5_000, 1_000, 100, 2),
         // Interval, deadline and a quarter of it, the second time: within 2 s with the move itself.
-        SensorKind::Channels => (800, 850, 100, 2),
-        SensorKind::SipOptions => (800, 700, 100, 2),
+        SensorKind::Channels => (1_000, 700, 100, 2),
+        SensorKind::SipOptions => (1_000, 650, 100, 2),
         SensorKind::Registrations | SensorKind::Trunks => (5_000, 3_000, 30, 2),
-        SensorKind::TaskProcessors => (5_000, 3_000, 50, 2),
+        SensorKind::TaskProcessors => (10_000, 3_000, 50, 2),
         SensorKind::Disk => (10_000, 3_000, 50, 1),
         SensorKind::Gateway => (1_000, 1_000, 50, 3),
         SensorKind::TestCall => (60_000, 10_000, 100, 1),

@@ -134,6 +134,7 @@ async fn observe(
     let mut probe = Probe::new(sensor.clone());
     let is_vital = plan::is_vital(sensor.kind);
     let mut before = Verdict::Skipped;
+    let mut noted = None;
     let mut timer = match BootTimer::new() {
         Ok(timer) => timer,
         Err(error) => {
@@ -148,7 +149,11 @@ async fn observe(
         let part = if is_second { SECOND_PART } else { 1 };
         let reading = read(&mut probe, &sensor, &now, part).await;
         let cost = began.elapsed();
-        metrics.note_sensor(&sensor.name, &reading);
+        let shown = (reading.verdict, reading.value);
+        if noted != Some(shown) {
+            metrics.note_sensor(&sensor.name, &reading);
+            noted = Some(shown);
+        }
         let verdict = reading.verdict;
         let is_news = verdict != before || !matches!(verdict, Verdict::Good | Verdict::Skipped);
         let told = Done::Sensor(sensor.name.clone(), reading);

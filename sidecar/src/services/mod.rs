@@ -181,7 +181,7 @@ pub struct Services {
     before_candidate: Option<Configured>,
     is_reloading: bool,
     config_problem: Option<Problem>,
-    told_config_at: Option<BootTime>,
+    told_config: Option<(Seat, BootTime)>,
     /// Asterisk has been fully booted here.
     was_booted: bool,
 }
@@ -223,7 +223,7 @@ impl Services {
             before_candidate: None,
             is_reloading: false,
             config_problem: None,
-            told_config_at: None,
+            told_config: None,
             was_booted: false,
             checked,
             objects,
@@ -422,7 +422,7 @@ impl Services {
         ];
         let at = now();
         // These two may pass without anything to do.
-        let told = self.told_config_at.map(|told| told.after(TELL_INTERVAL));
+        let told = self.told_config.map(|(_, at)| at.after(TELL_INTERVAL));
         let passing = [told, self.may_take_over_until].into_iter().flatten();
         let passing = passing.filter(|due| *due > at);
         let deadlines = deadlines.into_iter().flatten().chain(passing);

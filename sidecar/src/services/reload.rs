@@ -94,6 +94,7 @@ impl Services {
             None => {
                 tracing::info!("the new configuration is applied by a reload");
                 self.before_candidate = None;
+                self.config_problem = None;
                 self.rollover.on_applied();
             }
             Some(error) => {
@@ -134,8 +135,9 @@ impl Services {
     fn keep_candidate(&mut self) {
         tracing::info!("this standby lives with the new configuration");
         self.before_candidate = None;
+        self.config_problem = None;
         self.rollover.on_applied();
-        self.told_config_at = None;
+        self.told_config = None;
         if self.supervisor.is_cold() {
             self.send(ToCore::StopSlack);
         }
@@ -230,11 +232,16 @@ impl Services {
         }
     }
 
-    /// What a peer waits for: the configuration that this node's Asterisk lives with.
+    /// What the others wait for, the active above all: the configuration that this standby's Asterisk lives with. Nobody waits for that of
+    /// the active.
     fn tell_config(&mut self) {
+        let active = self.channels.view.borrow().active;
+        let Some(active) = active.filter(|seat| *seat != self.checked.settings.seat) else {
+            return;
+        };
         let is_due = self
-            .told_config_at
-            .is_none_or(|at| now().since(at) >= TELL_INTERVAL);
+            .told_config
+            .is_none_or(|(to, at)| to != active || now().since(at) >= TELL_INTERVAL);
         let lives = self.supervisor.phase() == Phase::Booted || self.supervisor.is_cold();
         if !is_due || !lives || self.rollover.is_trying() {
             return;
@@ -247,7 +254,7 @@ impl Services {
             config_hash: configured.snapshot.hash.clone(),
         };
         let json = serde_json::to_vec(&told).expect("two texts are JSON");
-        self.told_config_at = Some(now());
+        self.told_config = Some((active, now()));
         for seat in self.other_seats() {
             self.send(ToCore::SendLedger(seat, vec![json.clone()]));
         }

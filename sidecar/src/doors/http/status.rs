@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Shared;
+use crate::boot_timer::rest;
 use crate::metrics::Seconds;
 
 /// Of a flight.
@@ -80,10 +81,14 @@ fn lines(
     permit: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
     futures::stream::unfold((report, permit), |(mut report, permit)| async move {
-        let line = match tokio::time::timeout(KEEPALIVE, report.changed()).await {
-            Err(_) => Bytes::from_static(b"\n"),
-            Ok(Err(_)) => return None,
-            Ok(Ok(())) => {
+        let changed = tokio::select! {
+            changed = report.changed() => Some(changed),
+            () = rest(KEEPALIVE) => None,
+        };
+        let line = match changed {
+            None => Bytes::from_static(b"\n"),
+            Some(Err(_)) => return None,
+            Some(Ok(())) => {
                 let mut text =
                     serde_json::to_vec(&**report.borrow_and_update()).expect("a report is JSON");
                 text.push(b'\n');
