@@ -11,6 +11,7 @@ use pbx_crds::health::{HealthLevel, HealthSpec};
 use pbx_crds::status::AsteriskState;
 use pbx_crds::switchover::{HookSpec, SwitchoverState};
 use pbx_tests::bare_hosts::{BareHosts, BareSettings};
+use pbx_tests::care::slowed::Slowed;
 use pbx_tests::care::{
     Hang, begin_calls, drain, end_calls, hang, last_cause, reload, settings, wait_for_other,
     wait_state,
@@ -104,6 +105,23 @@ fn a_new_dialplan_is_tried_by_a_standby_and_reloaded_under_calls() {
     println!("the active has the new files after {took:?}");
     assert_eq!(lost, 0);
     hosts.wait_whole(PATIENCE).unwrap();
+}
+
+/// Every module reads its files again: on a slow machine, or with many files, that takes seconds.
+#[test]
+fn a_reload_that_takes_long_is_waited_for() {
+    let hosts = BareHosts::start_with(settings("slow")).unwrap();
+    let active = hosts.wait_whole(PATIENCE).unwrap();
+    let slowed = Slowed::begin(hosts.asterisk(active).unwrap(), 16);
+    let (lost, took) = reload(&hosts, 5, "slow").unwrap();
+    println!("the active has the new files after {took:?}");
+    assert_eq!(lost, 0);
+    // The whole of the reload, and its end.
+    std::thread::sleep(Duration::from_secs(10));
+    let after = hosts.report(active).unwrap();
+    assert_eq!(after.problem, None);
+    drop(slowed);
+    assert_eq!(hosts.wait_whole(PATIENCE).unwrap(), active);
 }
 
 #[test]

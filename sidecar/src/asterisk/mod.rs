@@ -127,13 +127,13 @@ impl Configured {
         })
     }
 
-    /// The active's Asterisk registers its trunks.
-    pub async fn register_trunks(self, booted: Booted) {
+    /// The active's Asterisk, which is fully booted, registers its trunks.
+    pub async fn register_trunks(self) {
         let modules = self.snapshot.trunks.modules_to_reload();
         if modules.is_empty() {
             return;
         }
-        match booted.ami.reload_modules(&modules).await {
+        match self.reload(&modules).await {
             Ok(()) => tracing::info!(
                 trunks = self.snapshot.trunks.registrations.len(),
                 "trunks given"
@@ -142,6 +142,16 @@ impl Configured {
                 tracing::error!(reason = error.reason(), %error, "trunks could not be given: reload Asterisk by hand");
             }
         }
+    }
+
+    /// Lets these modules, or without any all of them, read their files again. With thousands of objects that takes many seconds, for
+    /// which the common connection has no patience, and which nobody else must wait for.
+    pub async fn reload(&self, modules: &[&str]) -> Result<(), AmiError> {
+        let ami = self.connect_quietly(RELOAD_DEADLINE).await?;
+        if modules.is_empty() {
+            return ami.reload_all().await;
+        }
+        ami.reload_modules(modules).await
     }
 
     /// The active's Asterisk takes back its registrations, before it ends as planned.

@@ -183,10 +183,10 @@ impl Services {
     }
 
     pub(super) fn register_trunks(&self) {
-        if let (Some(configured), Some(booted), Some(_)) =
+        if let (Some(configured), Some(_), Some(_)) =
             (&self.configured, &self.booted, self.active_epoch)
         {
-            spawn_local(configured.clone().register_trunks(booted.clone()));
+            spawn_local(configured.clone().register_trunks());
         }
     }
 }

@@ -205,14 +205,14 @@ impl Services {
     }
 
     pub(super) fn reload(&mut self) {
-        let Some(booted) = self.booted.clone() else {
+        let Some(configured) = self.configured.clone().filter(|_| self.booted.is_some()) else {
             return;
         };
         self.is_reloading = true;
         self.tell_reloading(true);
         let done = self.done.clone();
         spawn_local(async move {
-            let reload = booted.ami.reload_all();
+            let reload = configured.reload(&[]);
             let failure = match tokio::time::timeout(RELOAD_DEADLINE, reload).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),

@@ -4,6 +4,7 @@
 pub mod blocked;
 pub mod kubernetes;
 pub mod load;
+pub mod slowed;
 
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};

@@ -44,10 +44,13 @@ impl Ami {
 
     /// Lets these modules, and no others, read their files again; calls are not touched. With the
     /// trunks' files switched this registers after a promotion, and forgets after a demotion.
+    /// All are told; the first error is returned.
     pub async fn reload_modules(&self, modules: &[&str]) -> Result<(), AmiError> {
+        let mut outcome = Ok(());
         for module in modules {
-            self.action("Reload", &[("Module", module)]).await?;
+            let answer = self.action("Reload", &[("Module", module)]).await;
+            outcome = outcome.and(answer.map(drop));
         }
-        Ok(())
+        outcome
     }
 }
