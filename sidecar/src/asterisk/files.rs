@@ -1,6 +1,6 @@
 //! Looks for changed files of the user: a mounted ConfigMap that kubelet swapped, or what an administrator edited on a host.
 //!
-//! Names, sizes and times are looked at every five seconds; only when they have changed, and stayed for a second (so that a
+//! Names, sizes and times are looked at every few seconds; only when they have changed, and stayed for a second (so that a
 //! half-written file is not taken), the snapshot is built.
 
 use std::fs;
@@ -15,26 +15,25 @@ use super::{Configured, config, configure};
 use crate::boot_timer::rest;
 use crate::services::Done;
 
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// An administrator waits for what he edited.
+pub const LOOK_ON_HOST: Duration = Duration::from_secs(5);
+/// kubelet takes a minute to bring what was changed.
+pub const LOOK_IN_POD: Duration = Duration::from_secs(10);
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// As deep as the files of a snapshot.
 const DEPTH: usize = 4;
 
-/// Tells of each change, until the services are gone.
-pub async fn watch(asterisk: AsteriskConfig, done: mpsc::Sender<Done>) {
+/// Looks at every `interval` and tells of each change, until the services are gone.
+pub async fn watch(asterisk: AsteriskConfig, interval: Duration, done: mpsc::Sender<Done>) {
     let mut known = look(&asterisk.user_dirs).await;
     let mut seen = known.clone();
-    let mut pause = LOOK_INTERVAL;
+    let mut pause = interval;
     loop {
         rest(pause).await;
         let now = look(&asterisk.user_dirs).await;
         let is_settled = now == seen;
         seen = now;
-        pause = if is_settled {
-            LOOK_INTERVAL
-        } else {
-            SETTLE_TIME
-        };
+        pause = if is_settled { interval } else { SETTLE_TIME };
         if !is_settled || seen == known {
             continue;
         }

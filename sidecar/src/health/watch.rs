@@ -21,8 +21,9 @@ use crate::boot_timer::{BootTimer, on_the_grid};
 use crate::metrics::Metrics;
 use crate::services::Done;
 
-/// A standby is read at a slower pace: nobody waits for it.
-const STANDBY_PACE: u32 = 4;
+/// A standby is read at a slower pace: nobody waits for it. So is what does not apply, such as trunks where there are none: a change of
+/// roles and of Asterisk's life is told, and a list may grow.
+const SLOW_PACE: u32 = 4;
 /// Times the interval, for a list that takes long.
 const LONGEST_REST: u32 = 10;
 /// A deadline is counted in so many pieces: a machine that stood still for a while has used up one.
@@ -164,7 +165,12 @@ async fn observe(
         // What nobody answered is asked again at once: two are a hang.
         let is_first_silence = is_vital && verdict == Verdict::Silent && !is_second;
         if !is_first_silence {
-            rest(&sensor, &now, cost, (&mut ground, &mut timer)).await;
+            let rest = rest_of(&sensor, &now, verdict, cost);
+            tokio::select! {
+                () = timer.until(on_the_grid(BootTime(boot_now_ns()), rest)) => {}
+                // A sender that is gone takes this task with it.
+                _ = ground.changed() => tokio::time::sleep(sensor.interval / PIECES).await,
+            }
         }
     }
 }
@@ -186,23 +192,14 @@ async fn read(probe: &mut Probe, sensor: &Sensor, ground: &Ground, part: u32) ->
 
 /// A list of thousands of things is work for Asterisk: it is asked for a hundredth of the time at most, but not much more seldom than
 /// was asked for.
-async fn rest(
-    sensor: &Sensor,
-    ground: &Ground,
-    cost: Duration,
-    (changed, timer): (&mut watch::Receiver<Ground>, &mut BootTimer),
-) {
-    let pace = if ground.is_active { 1 } else { STANDBY_PACE };
-    let interval = sensor.interval * pace;
-    let rest = if plan::is_list(sensor.kind) {
+fn rest_of(sensor: &Sensor, ground: &Ground, verdict: Verdict, cost: Duration) -> Duration {
+    let is_idle = verdict == Verdict::Skipped && !plan::is_vital(sensor.kind);
+    let is_slow = !ground.is_active || is_idle;
+    let interval = sensor.interval * if is_slow { SLOW_PACE } else { 1 };
+    if plan::is_list(sensor.kind) {
         interval.max((cost * 100).min(interval * LONGEST_REST))
     } else {
         interval
-    };
-    tokio::select! {
-        () = timer.until(on_the_grid(BootTime(boot_now_ns()), rest)) => {}
-        // A sender that is gone takes this task with it.
-        _ = changed.changed() => tokio::time::sleep(sensor.interval / PIECES).await,
     }
 }
 

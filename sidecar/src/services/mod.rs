@@ -260,8 +260,14 @@ impl Services {
             let record_dir = self.checked.file.record_dir.clone();
             spawn_local(request_file::watch(record_dir, self.done.clone()));
         }
+        let interval = if is_asked_by_resource {
+            files::LOOK_IN_POD
+        } else {
+            files::LOOK_ON_HOST
+        };
         spawn_local(files::watch(
             self.checked.file.asterisk.clone(),
+            interval,
             self.done.clone(),
         ));
         if let Some(objects) = &self.objects {

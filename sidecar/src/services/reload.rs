@@ -137,7 +137,9 @@ impl Services {
         self.before_candidate = None;
         self.config_problem = None;
         self.rollover.on_applied();
+        // The active waits for this word.
         self.told_config = None;
+        self.tell_config();
         if self.supervisor.is_cold() {
             self.send(ToCore::StopSlack);
         }

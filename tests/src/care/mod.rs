@@ -147,14 +147,14 @@ pub fn drain_floating(hosts: &BareHosts, calls: u32) -> Result<(Carried, Duratio
     Ok((carried, took))
 }
 
-/// Changes the dialplan on all hosts under `calls` calls; returns how many of them were lost, and the time until the active had it.
+/// Changes the dialplan on all hosts under `calls` calls, to one that ends with `mark`; returns how many of them were lost, and the time until the active had it.
 pub fn reload(hosts: &BareHosts, calls: usize, mark: &str) -> Result<(usize, Duration)> {
     let active = hosts.wait_whole(WHOLE_WITHIN)?;
     let before = hosts.report(active)?;
     let held = begin_calls(hosts, active, calls)?;
     let began = Instant::now();
     for index in 0..hosts.count() {
-        let text = format!("{DIALPLAN}; {mark}\nexten => 300,1,Answer()\n same => n,Hangup()\n");
+        let text = format!("{DIALPLAN}exten => 300,1,Answer()\n same => n,Hangup()\n; {mark}\n");
         hosts.write_file(index, "extensions.conf", &text)?;
     }
     wait_until(

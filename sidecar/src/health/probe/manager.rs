@@ -198,6 +198,9 @@ fn lost<'a>(
     name_if_lost: impl Fn(&dyn Fn(&str) -> Option<&'a str>) -> Option<String>,
 ) -> Reading {
     let entries = answer.entries.iter();
+    if answer.entries.is_empty() {
+        return Reading::new(Verdict::Skipped, "there are none");
+    }
     let names: Vec<String> = entries
         .filter_map(|entry| name_if_lost(&|header| entry.get(header)))
         .collect();

@@ -55,7 +55,7 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
         env: Some(downward_env()),
         ports: Some(ports(cluster)),
         lifecycle: Some(install_guard()),
-        readiness_probe: Some(probe("/readyz", 5, 1)),
+        readiness_probe: Some(probe("/readyz", 10, 1)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
         resources: Some(with_request(small(), SIDECAR_CPU)),
         volume_mounts: Some(volumes::sidecar_mounts(cluster)),
