@@ -98,9 +98,9 @@ pub struct CoreView {
     pub holds_witness: bool,
     /// It serves without a quorum (`onQuorumLoss: Continue`).
     pub is_without_quorum: bool,
-    /// Whether each peer was heard within warntime.
+    /// Whether each peer is heard.
     pub is_peer_up: [bool; pbx_core::MAX_NODES],
-    /// Whether each peer could take over, as it says within warntime.
+    /// Whether each peer is heard, and says that it could take over.
     pub is_peer_ready: [bool; pbx_core::MAX_NODES],
     /// What each said of its health last: a level as a number.
     pub peer_ranks: [u8; pbx_core::MAX_NODES],
@@ -138,7 +138,7 @@ pub struct Daemon {
     channels: Channels,
     metrics: Metrics,
     recorder: Recorder,
-    warntime: Duration,
+    silence: Duration,
     work: Work,
     /// Of the switchover that is being asked for in this step: its stop is a drain.
     drain_until: Option<BootTime>,
@@ -198,7 +198,7 @@ impl Daemon {
             channels,
             metrics,
             recorder,
-            warntime: settings.timing.warntime,
+            silence: settings.timing.silence(),
             work,
             drain_until: None,
         };
@@ -418,7 +418,7 @@ impl Daemon {
         let links = self.network.views(now);
         let view = CoreView {
             addresses: self.network.addresses(),
-            ..core_view(&self.node.view(now), now, self.warntime, links)
+            ..core_view(&self.node.view(now), now, self.silence, links)
         };
         self.channels.view.send_if_modified(|known| {
             let is_new = *known != view;
@@ -447,7 +447,7 @@ pub fn view_before_start() -> CoreView {
     }
 }
 
-fn core_view(view: &View, now: BootTime, warntime: Duration, links: LinkViews) -> CoreView {
+fn core_view(view: &View, now: BootTime, silence: Duration, links: LinkViews) -> CoreView {
     CoreView {
         has_started: true,
         role: view.role,
@@ -457,10 +457,10 @@ fn core_view(view: &View, now: BootTime, warntime: Duration, links: LinkViews) -
         is_without_quorum: view.is_without_quorum,
         is_peer_up: view.peers.map(|peer| {
             peer.heard_at
-                .is_some_and(|heard_at| now.since(heard_at) < warntime)
+                .is_some_and(|heard_at| now.since(heard_at) < silence)
         }),
         is_peer_ready: view.peers.map(|peer| {
-            let is_fresh = |heard_at| now.since(heard_at) < warntime;
+            let is_fresh = |heard_at| now.since(heard_at) < silence;
             peer.condition.is_ready && !peer.is_leaving && peer.heard_at.is_some_and(is_fresh)
         }),
         peer_ranks: view.peers.map(|peer| peer.condition.rank),

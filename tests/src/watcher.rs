@@ -191,8 +191,14 @@ pub fn describe(status: &PbxClusterStatus) -> String {
         })
         .collect();
     let active = status.active.as_deref().unwrap_or("nobody");
+    let switchover = status.switchover.as_ref().map_or_else(String::new, |one| {
+        format!(
+            ", switchover {}: {:?} ({})",
+            one.requested_by, one.state, one.message
+        )
+    });
     format!(
-        "active: {active}, epoch {:?}, {}",
+        "active: {active}, epoch {:?}, {}{switchover}",
         status.epoch,
         conditions.join(", ")
     )

@@ -64,7 +64,7 @@ impl Node {
         }
     }
 
-    /// R12: the best of those that acked within warntime; else why there is none.
+    /// R12: the best of those that acked lately; else why there is none.
     pub(crate) fn choose_heir(&self, now: BootTime, to: Option<Seat>) -> Result<Seat, Suppression> {
         let mut best = Err(Suppression::NoHeir);
         for seat in self
@@ -187,7 +187,7 @@ impl Node {
         self.raise_epoch(now, effects);
     }
 
-    /// Repeats the handover until the heir beats, declines, falls silent for warntime, or begins another life: that one
+    /// Repeats the handover until the heir beats, declines, falls silent, or begins another life: that one
     /// knows nothing of it, and would be refused as long as the vote is renewed for the former.
     pub(crate) fn tend_heir(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
         let Some(mut heir) = self.heir else { return };
@@ -198,7 +198,7 @@ impl Node {
         let peer = *self.peer(heir.seat);
         let grant = self.grant.as_mut().expect("an heir holds the vote");
         let is_same_life = peer.incarnation == grant.incarnation;
-        if !is_same_life || !peer.is_heard_within(now, timing.warntime) {
+        if !is_same_life || !peer.is_heard_within(now, timing.silence()) {
             return self.forget_heir(now, heir);
         }
         grant.expires_at = now.after(timing.deadtime);
@@ -303,14 +303,14 @@ impl Node {
         }
     }
 
-    /// An ack that was asked for within warntime; a member that stays.
+    /// It is not silent; a member that stays.
     fn is_within_reach(&self, now: BootTime, seat: Seat) -> bool {
-        let warntime = self.settings.timing.warntime;
-        let fresh = now.after(self.counted_grant()).before(warntime);
+        let silence = self.settings.timing.silence();
+        let fresh = now.after(self.counted_grant()).before(silence);
         let peer = self.peer(seat);
         let is_staying = !peer.is_leaving && !self.is_struck(seat) && !self.is_requested(seat);
         is_staying
-            && peer.is_heard_within(now, warntime)
+            && peer.is_heard_within(now, silence)
             && self
                 .bid
                 .is_some_and(|bid| bid.counted[usize::from(seat.0)] > fresh)

@@ -228,6 +228,12 @@ impl Timing {
             .clamp(self.keepalive, self.keepalive * 5 / 2)
     }
 
+    /// After this a peer counts as silent for who would hand over to it: warntime, and by how much calm beats leave later. Fewer beats
+    /// must not make a late answer look like none.
+    pub fn silence(&self) -> Duration {
+        self.warntime + self.calm_keepalive().saturating_sub(self.keepalive)
+    }
+
     /// How often an handover is repeated until the heir beats.
     pub(crate) fn handover_repeat(&self) -> Duration {
         self.keepalive.min(Duration::from_millis(40))

@@ -107,10 +107,10 @@ impl Meter {
             })
     }
 
-    /// Whether it was heard less than `warntime` ago.
-    pub fn is_up(&self, now: BootTime, warntime: Duration) -> bool {
+    /// Whether it was heard less than `silence` ago.
+    pub fn is_up(&self, now: BootTime, silence: Duration) -> bool {
         self.heard_at
-            .is_some_and(|heard_at| now.since(heard_at) < warntime)
+            .is_some_and(|heard_at| now.since(heard_at) < silence)
     }
 
     /// Whether it has been too slow for a while.
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_up_for_warntime_after_it_was_heard() {
+    fn a_link_is_up_until_it_is_silent() {
         let mut meter = Meter::default();
         assert!(!meter.is_up(at(0), ms(400)));
         meter.on_datagram(at(0));

@@ -43,7 +43,7 @@ pub enum NetworkError {
 /// A link to a peer as the doors see it; it changes seldom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkView {
-    /// Heard within warntime.
+    /// It is heard.
     pub is_up: bool,
     /// Too slow for the timing rules, for a while.
     pub is_slow: bool,
@@ -71,7 +71,7 @@ pub struct Network {
     meters: [[Meter; MAX_LINKS]; MAX_NODES],
     metrics: Metrics,
     own_seat: Seat,
-    warntime: Duration,
+    silence: Duration,
     limit: Duration,
     /// Which socket is looked at first: none starves another.
     first: usize,
@@ -104,7 +104,7 @@ impl Network {
             meters: [[Meter::default(); MAX_LINKS]; MAX_NODES],
             metrics,
             own_seat: settings.seat,
-            warntime: settings.timing.warntime,
+            silence: settings.timing.silence(),
             limit: slowest(&settings.timing),
             first: 0,
             datagram: Vec::with_capacity(MAX_DATAGRAM_BYTES),
@@ -192,7 +192,7 @@ impl Network {
                 let Some(gauges) = self.metrics.link(Seat(seat as u8), link) else {
                     continue;
                 };
-                view.is_up = meter.is_up(now, self.warntime);
+                view.is_up = meter.is_up(now, self.silence);
                 // A silent link is no slow one.
                 view.is_slow = view.is_up && meter.is_slow();
                 gauges.up.set(view.is_up.into());

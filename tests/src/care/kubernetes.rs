@@ -240,14 +240,20 @@ pub fn ask(office: &Office, what: &str) -> Result<(String, Moment)> {
             .watcher
             .wait_until("a word on the annotation", MOVE_LIMIT, |view| {
                 let told = view.status.switchover.as_ref();
-                told.is_some_and(|told| told.requested_by == asked)
+                // The core may still refuse what is under way.
+                let is_word = |state| state != SwitchoverState::Moving;
+                told.is_some_and(|told| told.requested_by == asked && is_word(told.state))
             })?;
         let told = view.status.switchover.context("there is a switchover")?;
         if told.state != SwitchoverState::Refused {
             return Ok((asked, at));
         }
         eprintln!("{asked}: {}", told.message);
-        ensure!(told.message.contains("no standby is ready"), "{told:?}");
+        let is_without_heir = ["no standby is ready", "the active goes on"];
+        let is_for_now = is_without_heir
+            .iter()
+            .any(|said| told.message.contains(said));
+        ensure!(is_for_now, "{told:?}");
         std::thread::sleep(ASK_AGAIN);
         office.wait_whole()?;
     }
