@@ -50,7 +50,7 @@ impl Node {
     }
 
     /// Every peer acknowledged the latest beat of who serves: the next one can wait. As soon as one ack is missing, beats leave
-    /// every keepalive again, so that a lossy path is asked as often as ever. What is late by a keepalive never gets here.
+    /// every keepalive again, so that a lossy path is asked as often as ever. What comes after the next beat calms nobody.
     pub(crate) fn calm_down(&mut self, beat_sent_at: BootTime) {
         let timing = &self.settings.timing;
         let counts_until = beat_sent_at.after(self.counted_grant());
@@ -59,7 +59,9 @@ impl Node {
             bid.promoted_at.is_some()
                 && seats.all(|seat| bid.counted[usize::from(seat.0)] >= counts_until)
         };
-        let is_latest = self.next_beat_at == beat_sent_at.after(timing.keepalive);
+        // No beat has left since, and the next was not postponed yet.
+        let is_latest = self.next_beat_at > beat_sent_at
+            && self.next_beat_at <= beat_sent_at.after(timing.keepalive);
         if is_latest && self.is_serving() && self.bid.as_ref().is_some_and(is_calm) {
             self.next_beat_at = beat_sent_at.after(timing.calm_keepalive());
         }
@@ -85,15 +87,25 @@ impl Node {
         }
     }
 
-    /// A new candidate asks again soon: a voter's grant to the old active may lapse a moment after its own.
+    /// A new candidate asks again soon: a voter's grant to the old active may lapse a moment after its own. So does who serves, after
+    /// it was silent for longer than a keepalive.
     fn beat_interval(&self, now: BootTime) -> Duration {
         let timing = &self.settings.timing;
         let is_new = |bid: Bid| now < bid.origin.decided_at.after(timing.warntime);
         if self.bid.is_some_and(is_new) && self.asterisk.is_idle() {
             timing.rank_delay.min(timing.keepalive)
+        } else if self.is_serving() && self.was_calm(now) {
+            timing.calm_patience()
         } else {
             timing.keepalive
         }
+    }
+
+    /// Nothing was said to any peer for longer than a keepalive.
+    fn was_calm(&self, now: BootTime) -> bool {
+        let keepalive = self.settings.timing.keepalive;
+        let mut seats = self.peer_seats();
+        seats.any(|seat| now > self.peer(seat).told_at.after(keepalive))
     }
 
     /// Whether it claims to serve: what makes a candidate yield (R11).

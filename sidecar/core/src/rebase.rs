@@ -103,10 +103,11 @@ impl Node {
     }
 
     fn rebase_peers(&mut self, rebase: &Rebase<'_>, timing: &Timing) {
-        let silence = timing.warntime.max(timing.keepalive * 3);
+        let silence = timing.silence().max(timing.keepalive * 3);
         for (peer, by) in self.peers.iter_mut().zip(rebase.peers_by) {
             peer.heard_at = peer.heard_at.map(|at| rebase.own(at, silence));
-            peer.told_at = rebase.own(peer.told_at, timing.keepalive * 3);
+            // Beyond the latest hello.
+            peer.told_at = rebase.own(peer.told_at, timing.keepalive * 4);
             peer.last_sent_at =
                 moved(peer.last_sent_at, by).max(rebase.now.before(timing.deadtime));
             peer.ready_since = None;

@@ -215,7 +215,7 @@ impl Timing {
     }
 
     /// How often who serves beats while every peer acknowledged its last beat within a keepalive: what a beat costs is mostly the
-    /// waking. A lost one is repeated a keepalive after it was due, and comes before warntime.
+    /// waking. A lost one is repeated after [`Timing::calm_patience`], and that one comes before warntime.
     ///
     /// Authority counts from the last beat: where a pause would use it up the sooner for that (deadtime below eight keepalives), beats
     /// leave as often as ever.
@@ -224,8 +224,13 @@ impl Timing {
             return self.keepalive;
         }
         self.warntime
-            .saturating_sub(self.keepalive * 3 / 2)
-            .clamp(self.keepalive, self.keepalive * 5 / 2)
+            .saturating_sub(self.keepalive)
+            .clamp(self.keepalive, self.keepalive * 3)
+    }
+
+    /// When a beat after a long pause is repeated, unless it is acknowledged: its peers have waited longer than for any other.
+    pub(crate) fn calm_patience(&self) -> Duration {
+        self.keepalive / 2
     }
 
     /// After this a peer counts as silent for who would hand over to it: warntime, and by how much calm beats leave later. Fewer beats

@@ -1,0 +1,99 @@
+//! How often who serves beats: seldom while every peer answers, often as soon as one does not.
+
+use pbx_core::{Body, BootTime, Epoch};
+use pbx_model::desk::Desk;
+
+/// Who serves, three nodes, the defaults: keepalive 100 ms.
+struct Office {
+    desk: Desk,
+    epoch: Epoch,
+    beats: Vec<BootTime>,
+}
+
+impl Office {
+    fn open() -> Self {
+        let desk = Desk::active();
+        let epoch = desk.view().epoch.expect("an active has one");
+        let mut office = Self {
+            desk,
+            epoch,
+            beats: Vec::new(),
+        };
+        office.next_beat();
+        office
+    }
+
+    /// Milliseconds from the beat before to the next one.
+    fn next_beat(&mut self) -> u128 {
+        self.desk.effects.clear();
+        while !self.desk.sent_to(1).iter().any(is_beat) {
+            self.desk.pass(1);
+        }
+        let before = self.beats.last().copied();
+        self.beats.push(self.desk.now);
+        before.map_or(0, |before| self.desk.now.since(before).as_millis())
+    }
+
+    /// The newest beat is acknowledged, so much later.
+    fn acknowledge(&mut self, seats: &[u8], after_ms: u64) {
+        let beat_sent_at = *self.beats.last().expect("a beat has left");
+        self.desk.pass(after_ms);
+        for seat in seats {
+            self.desk
+                .hear(*seat, self.epoch, Body::Ack { beat_sent_at });
+        }
+    }
+}
+
+fn is_beat(body: &Body) -> bool {
+    matches!(body, Body::Beat { .. })
+}
+
+#[test]
+fn while_all_answer_beats_are_three_keepalives_apart() {
+    let mut office = Office::open();
+    for _ in 0..5 {
+        office.acknowledge(&[1, 2], 1);
+        assert_eq!(office.next_beat(), 300);
+    }
+}
+
+#[test]
+fn a_beat_that_one_peer_misses_is_repeated_before_it_warns_and_from_then_on_every_keepalive() {
+    let mut office = Office::open();
+    office.acknowledge(&[1, 2], 1);
+    assert_eq!(office.next_beat(), 300);
+    office.acknowledge(&[1], 1);
+    assert_eq!(office.next_beat(), 50, "its peers have waited already");
+    for _ in 0..4 {
+        office.acknowledge(&[1], 1);
+        assert_eq!(office.next_beat(), 100);
+    }
+    office.acknowledge(&[1, 2], 1);
+    assert_eq!(office.next_beat(), 300, "and calm again");
+}
+
+/// A path of 60 ms answers after the repetition of a calm beat, and before the next of any other.
+#[test]
+fn a_slow_path_is_calm_now_and_then_and_never_asked_more_often_than_with_every_keepalive() {
+    let mut office = Office::open();
+    for round in 0..3 {
+        office.acknowledge(&[1, 2], 60);
+        assert_eq!(office.next_beat(), 300, "{round}");
+        assert_eq!(office.next_beat(), 50, "{round}");
+    }
+}
+
+#[test]
+fn an_answer_to_an_older_beat_calms_nobody() {
+    let mut office = Office::open();
+    let older = office.beats[0];
+    assert_eq!(office.next_beat(), 100);
+    for seat in [1, 2] {
+        let body = Body::Ack {
+            beat_sent_at: older,
+        };
+        office.desk.hear(seat, office.epoch, body);
+    }
+    assert_eq!(office.next_beat(), 100);
+}
