@@ -16,7 +16,7 @@ use crate::services::Done;
 
 const FILE: &str = "switchover";
 /// The kernel tells of the file; what it does not tell is found by this.
-const LOOK_INTERVAL: Duration = Duration::from_secs(4);
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// … and by this, where it cannot tell at all.
 const LOOK_ALONE: Duration = Duration::from_millis(500);
 const LONGEST_BYTES: u64 = 200;

@@ -14,8 +14,8 @@ use pbx_crds::switchover::{HookSpec, SwitchoverState};
 use pbx_tests::bare_hosts::{BareHosts, BareSettings};
 use pbx_tests::care::slowed::Slowed;
 use pbx_tests::care::{
-    Hang, begin_calls, drain, end_calls, hang, last_cause, reload, settings, wait_for_other,
-    wait_state,
+    Hang, begin_calls, drain, end_calls, hang, last_cause, reload, settings, wait_files,
+    wait_for_other, wait_state, write_dialplan,
 };
 use pbx_tests::cluster::wait_until;
 
@@ -115,14 +115,7 @@ fn a_reload_that_takes_long_is_waited_for() {
     let active = hosts.wait_whole(PATIENCE).unwrap();
     let before = hosts.report(active).unwrap();
     let slowed = Slowed::begin(hosts.asterisk(active).unwrap(), 10);
-    let mut large = String::from("large");
-    for context in 0..500 {
-        write!(large, "\n[large-{context}]").unwrap();
-        for extension in 0..100 {
-            write!(large, "\nexten => {extension},1,Hangup()").unwrap();
-        }
-    }
-    let (lost, took) = reload(&hosts, 5, &large).unwrap();
+    let (lost, took) = reload(&hosts, 5, &large()).unwrap();
     println!("the active has the new files after {took:?}");
     assert_eq!(lost, 0);
     drop(slowed);
@@ -130,6 +123,39 @@ fn a_reload_that_takes_long_is_waited_for() {
     let after = hosts.report(active).unwrap();
     assert_eq!(after.problem, None);
     assert_ne!(after.config_hash, before.config_hash);
+}
+
+/// A standby lives with them: whoever starts next reads them.
+#[test]
+fn an_asterisk_that_ends_in_the_middle_of_a_reload_says_nothing_of_the_files() {
+    let hosts = BareHosts::start_with(settings("ended")).unwrap();
+    let active = hosts.wait_whole(PATIENCE).unwrap();
+    let before = hosts.report(active).unwrap();
+    let slowed = Slowed::begin(hosts.asterisk(active).unwrap(), 10);
+    write_dialplan(&hosts, &large()).unwrap();
+    wait_files(&hosts, active, &before).unwrap();
+    hosts.kill_asterisk(active).unwrap();
+    drop(slowed);
+    let heir = wait_for_other(&hosts, active, PATIENCE).unwrap();
+    hosts.wait_whole(PATIENCE).unwrap();
+    let given = hosts.report(heir).unwrap().config_hash;
+    assert_ne!(given, before.config_hash);
+    for index in 0..hosts.count() {
+        let report = hosts.report(index).unwrap();
+        assert_eq!((report.problem, &report.config_hash), (None, &given));
+    }
+}
+
+/// A dialplan that takes Asterisk a while.
+fn large() -> String {
+    let mut large = String::from("large");
+    for context in 0..500 {
+        write!(large, "\n[large-{context}]").unwrap();
+        for extension in 0..100 {
+            write!(large, "\nexten => {extension},1,Hangup()").unwrap();
+        }
+    }
+    large
 }
 
 #[test]

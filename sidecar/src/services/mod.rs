@@ -92,7 +92,7 @@ pub enum Done {
     /// The user's files have changed: what was built of them.
     Files(Box<Result<Configured, ConfigError>>),
     /// Asterisk has read its files again; or why not.
-    Reloaded(Option<String>),
+    Reloaded(reload::ReloadEnd),
 }
 
 /// The cluster's objects.
@@ -414,7 +414,7 @@ impl Services {
             Done::Wanted(wanted) => self.on_wanted(*wanted),
             Done::Asked(value) => self.on_asked(&value),
             Done::Files(built) => self.on_files(*built),
-            Done::Reloaded(failure) => self.on_reloaded(failure),
+            Done::Reloaded(end) => self.on_reloaded(end),
         }
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_local;
 
 use super::{Done, End, Services, now};
+use crate::asterisk::ami::AmiError;
 use crate::asterisk::config::{ConfigError, needs_start};
 use crate::asterisk::reload::{Action, State, TELL_INTERVAL};
 use crate::asterisk::supervisor::Phase;
@@ -18,6 +19,27 @@ use crate::daemon::ToCore;
 pub(super) struct LivesWith {
     node: String,
     config_hash: String,
+}
+
+/// How a reload ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ReloadEnd {
+    /// Asterisk has read its files.
+    Read,
+    /// Asterisk ended before it answered: what it had read is gone with it.
+    AsteriskEnded,
+    /// It did not, and why.
+    Refused(String),
+}
+
+impl ReloadEnd {
+    fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Read => None,
+            Self::AsteriskEnded => Some("Asterisk ended before it had read its files"),
+            Self::Refused(why) => Some(why),
+        }
+    }
 }
 
 impl Services {
@@ -82,22 +104,23 @@ impl Services {
     }
 
     /// Asterisk has read its files again, or could not.
-    pub(super) fn on_reloaded(&mut self, failure: Option<String>) {
+    pub(super) fn on_reloaded(&mut self, end: ReloadEnd) {
         self.is_reloading = false;
         self.tell_reloading(false);
-        self.end_reload_job(failure.as_deref());
+        self.end_reload_job(end.failure());
         // One that a person asked for changes nothing of what is on its way.
         if self.before_candidate.is_none() {
             return;
         }
-        match failure {
-            None => {
-                tracing::info!("the new configuration is applied by a reload");
+        match end {
+            // Its end, such as that of a switchover, is no verdict: a standby lives with the files, and the next start reads them.
+            ReloadEnd::Read | ReloadEnd::AsteriskEnded => {
+                tracing::info!(?end, "the new configuration is applied by a reload");
                 self.before_candidate = None;
                 self.config_problem = None;
                 self.rollover.on_applied();
             }
-            Some(error) => {
+            ReloadEnd::Refused(error) => {
                 tracing::error!(
                     error,
                     "Asterisk could not be reloaded: the configuration before is given back"
@@ -215,12 +238,15 @@ impl Services {
         let done = self.done.clone();
         spawn_local(async move {
             let reload = configured.reload(&[]);
-            let failure = match tokio::time::timeout(RELOAD_DEADLINE, reload).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some(format!("no answer within {RELOAD_DEADLINE:?}")),
+            let end = match tokio::time::timeout(RELOAD_DEADLINE, reload).await {
+                Ok(Ok(())) => ReloadEnd::Read,
+                Ok(Err(AmiError::Lost { .. } | AmiError::Connect { .. })) => {
+                    ReloadEnd::AsteriskEnded
+                }
+                Ok(Err(error)) => ReloadEnd::Refused(error.to_string()),
+                Err(_) => ReloadEnd::Refused(format!("no answer within {RELOAD_DEADLINE:?}")),
             };
-            let _ = done.send(Done::Reloaded(failure)).await;
+            let _ = done.send(Done::Reloaded(end)).await;
         });
     }
 

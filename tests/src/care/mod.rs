@@ -153,15 +153,8 @@ pub fn reload(hosts: &BareHosts, calls: usize, mark: &str) -> Result<(usize, Dur
     let before = hosts.report(active)?;
     let held = begin_calls(hosts, active, calls)?;
     let began = Instant::now();
-    for index in 0..hosts.count() {
-        let text = format!("{DIALPLAN}exten => 300,1,Answer()\n same => n,Hangup()\n; {mark}\n");
-        hosts.write_file(index, "extensions.conf", &text)?;
-    }
-    wait_until(
-        "the active to have the new files",
-        Duration::from_mins(1),
-        || Ok(hosts.report(active)?.config_hash != before.config_hash),
-    )?;
+    write_dialplan(hosts, mark)?;
+    wait_files(hosts, active, &before)?;
     let took = began.elapsed();
     let caller = &hosts.lan().hosts()[hosts.count()];
     let target = SocketAddrV4::new(hosts.host(active).address, SIP_PORT);
@@ -172,6 +165,24 @@ pub fn reload(hosts: &BareHosts, calls: usize, mark: &str) -> Result<(usize, Dur
     let after = hosts.report(active)?;
     ensure!(after.epoch == before.epoch, "the role moved: {after:?}");
     Ok((lost, took))
+}
+
+/// Gives every host a new dialplan, in which `mark` is a comment.
+pub fn write_dialplan(hosts: &BareHosts, mark: &str) -> Result<()> {
+    for index in 0..hosts.count() {
+        let text = format!("{DIALPLAN}exten => 300,1,Answer()\n same => n,Hangup()\n; {mark}\n");
+        hosts.write_file(index, "extensions.conf", &text)?;
+    }
+    Ok(())
+}
+
+/// Until the active gives other files to its Asterisk than `before`.
+pub fn wait_files(hosts: &BareHosts, active: usize, before: &Report) -> Result<()> {
+    wait_until(
+        "the active to have the new files",
+        Duration::from_mins(1),
+        || Ok(hosts.report(active)?.config_hash != before.config_hash),
+    )
 }
 
 /// Answered calls from the client to a host.

@@ -9,11 +9,11 @@ use tokio::sync::Semaphore;
 use crate::boot_timer::rest;
 
 /// How often clients are counted.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(10);
 /// So many looks after the start all has come to rest: what was used once or twice until then is let go, too,
-const SETTLED: u32 = 12;
+const SETTLED: u32 = 6;
 /// … and after each five minutes what a move or a reload needed. Both take less than a millisecond.
-const AGAIN: u32 = 60;
+const AGAIN: u32 = 30;
 /// A client costs about 20 KiB: below this, what could be given back is not worth a look at all memory.
 const CROWD: usize = 128;
 
