@@ -25,7 +25,7 @@ use crate::services::{Done, Objects};
 /// noticed within this and the deadline.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Times the interval, for who serves.
-const ACTIVE_PACE: u32 = 2;
+const ACTIVE_PACE: u32 = 4;
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(250);
 /// The server ends a watch after this; it is begun again.

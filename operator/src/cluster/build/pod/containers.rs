@@ -56,7 +56,7 @@ pub fn sidecar(cluster: &ValidatedCluster) -> Container {
         ports: Some(ports(cluster)),
         lifecycle: Some(install_guard()),
         readiness_probe: Some(probe("/readyz", 10, 1)),
-        liveness_probe: Some(probe("/healthz", 10, 6)),
+        liveness_probe: Some(probe("/healthz", 20, 3)),
         resources: Some(with_request(small(), SIDECAR_CPU)),
         volume_mounts: Some(volumes::sidecar_mounts(cluster)),
         security_context: Some(if cluster.floating.is_some() {
