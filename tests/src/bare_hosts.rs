@@ -63,6 +63,8 @@ pub struct BareSettings {
     pub standby: StandbyMode,
     /// More of Asterisk's files, by name.
     pub files: Vec<(String, String)>,
+    /// How sidecar and guard are compiled.
+    pub profile: Profile,
 }
 
 impl BareSettings {
@@ -80,6 +82,7 @@ impl BareSettings {
             hooks: Vec::new(),
             standby: StandbyMode::default(),
             files: Vec::new(),
+            profile: Profile::Local,
         }
     }
 }
@@ -112,7 +115,7 @@ impl BareHosts {
 
     /// Starts hosts; returns at once.
     pub fn start_with(settings: BareSettings) -> Result<Self> {
-        let programs = build_programs(Profile::Local)?;
+        let programs = build_programs(settings.profile)?;
         let rootfs = asterisk_chroot::rootfs()?;
         let folder = std::env::temp_dir().join(format!("pbxha-{}", settings.name));
         let lan = Lan::create(&settings.name, NETWORK, settings.hosts + settings.clients)?;

@@ -10,6 +10,7 @@ use pbx_tests::cluster::freeze::Freezer;
 use pbx_tests::cluster::wait_until;
 use pbx_tests::failover::ours::Ours;
 use pbx_tests::failover::{Contender, Fault, Run, clients, measure};
+use pbx_tests::images::Profile;
 use pbx_tests::netns::HOST_LINK;
 use pbx_tests::packages;
 use pbx_tests::progress::output_of;
@@ -23,7 +24,7 @@ const LONG: Duration = Duration::from_secs(3);
 const DETECTED_MS: f64 = 1200.0;
 
 fn start(name: &str) -> Ours {
-    Ours::start(name, FailoverSpec::default()).unwrap()
+    Ours::start(name, FailoverSpec::default(), Profile::Local).unwrap()
 }
 
 fn suffer(ours: &mut Ours, fault: Fault) -> Run {

@@ -15,6 +15,7 @@ use pbx_crds::status::ClusterCounts;
 use pbx_tests::bare_hosts::BareHosts;
 use pbx_tests::failover::Contender;
 use pbx_tests::failover::ours::Ours;
+use pbx_tests::images::Profile;
 use pbx_tests::measure::{Figure, Goal, markdown_table};
 
 use crate::results::write_json;
@@ -35,7 +36,7 @@ pub(crate) struct Arguments {
 
 /// Looks on, prints the figures, and fails when the role moved.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let mut ours = Ours::start("soak", FailoverSpec::default())?;
+    let mut ours = Ours::start("soak", FailoverSpec::default(), Profile::Local)?;
     ours.wait_whole()?;
     let before = seen(ours.hosts())?;
     let load = Load::begin();

@@ -9,6 +9,7 @@ use pbx_crds::cluster::FailoverSpec;
 use super::{Contender, broadcast_neighbour};
 use crate::bare_hosts::{BareHosts, BareSettings, VIP};
 use crate::cluster::Process;
+use crate::images::Profile;
 use crate::netns::Lan;
 
 const NODES: u8 = 3;
@@ -24,11 +25,12 @@ pub struct Ours {
 
 impl Ours {
     /// Starts it with these times.
-    pub fn start(name: &str, failover: FailoverSpec) -> Result<Self> {
+    pub fn start(name: &str, failover: FailoverSpec, profile: Profile) -> Result<Self> {
         let hosts = BareHosts::start_with(BareSettings {
             clients: 2,
             has_vip: true,
             failover,
+            profile,
             ..BareSettings::plain(name, NODES)
         })?;
         let this = Self {

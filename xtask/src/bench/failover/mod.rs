@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use pbx_tests::failover::cost::{cost, least_cost};
 use pbx_tests::failover::measure;
+use pbx_tests::images::{Profile, build_programs};
 
 pub(super) use self::plan::responder;
 use self::plan::{CONTROL, DEFAULTS, FIGURES, Figure, SYSTEMS, System};
@@ -50,6 +51,9 @@ pub(crate) struct Arguments {
     /// Begin no run after this many minutes
     #[arg(long, default_value_t = 27)]
     limit: u64,
+    /// Measure what is released: it takes minutes more to compile
+    #[arg(long)]
+    release: bool,
     /// Write the table into docs/benchmarks.md, between its markers
     #[arg(long)]
     docs: bool,
@@ -59,13 +63,25 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let systems = chosen(&SYSTEMS, &arguments.system, |system| system.name)?;
     let figures = chosen(&FIGURES, &arguments.only, |figure| figure.name)?;
+    let profile = if arguments.release {
+        Profile::Release
+    } else {
+        Profile::Local
+    };
+    // Compiling is no part of the limit.
+    build_programs(profile)?;
     let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
     let mut measured = Measured::default();
     for turn in 0..TURNS {
         for system in &systems {
-            if let Err(error) =
-                take_turn(system, &figures, arguments.runs, turn, end, &mut measured)
-            {
+            if let Err(error) = take_turn(
+                system,
+                &figures,
+                (arguments.runs, profile),
+                turn,
+                end,
+                &mut measured,
+            ) {
                 eprintln!("{}: {error:#}", system.name);
                 for figure in &figures {
                     measured.note_failure(system.name, figure.name, &format!("{error:#}"));
@@ -96,12 +112,12 @@ fn report(arguments: &Arguments, rows: &[Row]) -> Result<()> {
 fn take_turn(
     system: &System,
     figures: &[&'static Figure],
-    runs: usize,
+    (runs, profile): (usize, Profile),
     turn: usize,
     end: Instant,
     measured: &mut Measured,
 ) -> Result<()> {
-    let mut contender = (system.start)()?;
+    let mut contender = (system.start)(profile)?;
     let mut failures = 0;
     if turn == 0 {
         if system.name == DEFAULTS {

@@ -12,6 +12,7 @@ use pbx_tests::failover::ours::Ours;
 use pbx_tests::failover::pacemaker::Pacemaker;
 use pbx_tests::failover::weather::Weather;
 use pbx_tests::failover::{Contender, Fault};
+use pbx_tests::images::Profile;
 
 /// The peer that goals are held against.
 pub(super) const PEER: &str = "keepalived-10ms";
@@ -33,7 +34,8 @@ const HEARTBEAT_TIMING: Timing = Timing {
 /// One system.
 pub(super) struct System {
     pub(super) name: &'static str,
-    pub(super) start: fn() -> Result<Box<dyn Contender>>,
+    /// With our own programs compiled so.
+    pub(super) start: fn(Profile) -> Result<Box<dyn Contender>>,
     /// Goals are for these.
     pub(super) is_ours: bool,
 }
@@ -61,22 +63,22 @@ pub(super) enum Goal {
 pub(super) const SYSTEMS: [System; 8] = [
     System {
         name: CONTROL,
-        start: || Ok(Box::new(Fixed::start("foCtl", &responder()?)?)),
+        start: |_| Ok(Box::new(Fixed::start("foCtl", &responder()?)?)),
         is_ours: false,
     },
     System {
         name: PEER,
-        start: || keepalived(Duration::from_millis(10)),
+        start: |_| keepalived(Duration::from_millis(10)),
         is_ours: false,
     },
     System {
         name: COST_PEER,
-        start: || keepalived(Duration::from_millis(100)),
+        start: |_| keepalived(Duration::from_millis(100)),
         is_ours: false,
     },
     System {
         name: HEARTBEAT,
-        start: || {
+        start: |_| {
             Ok(Box::new(Heartbeat::start(
                 "foHb",
                 &responder()?,
@@ -87,30 +89,38 @@ pub(super) const SYSTEMS: [System; 8] = [
     },
     System {
         name: "pacemaker-300ms",
-        start: || Ok(Box::new(Pacemaker::start("foPm", &responder()?)?)),
+        start: |_| Ok(Box::new(Pacemaker::start("foPm", &responder()?)?)),
         is_ours: false,
     },
     System {
         name: DEFAULTS,
-        start: || Ok(Box::new(Ours::start("foUs", FailoverSpec::default())?)),
+        start: |profile| {
+            Ok(Box::new(Ours::start(
+                "foUs",
+                FailoverSpec::default(),
+                profile,
+            )?))
+        },
         is_ours: true,
     },
     System {
         name: "pbx-ha-300ms",
-        start: || {
+        start: |profile| {
             Ok(Box::new(Ours::start(
                 "foUs",
                 timing("50ms", "150ms", "300ms")?,
+                profile,
             )?))
         },
         is_ours: true,
     },
     System {
         name: SHORTEST,
-        start: || {
+        start: |profile| {
             Ok(Box::new(Ours::start(
                 "foUs",
                 timing("5ms", "10ms", "30ms")?,
+                profile,
             )?))
         },
         is_ours: true,
