@@ -88,24 +88,24 @@ impl Node {
     }
 
     /// A new candidate asks again soon: a voter's grant to the old active may lapse a moment after its own. So does who serves, after
-    /// it was silent for longer than a keepalive.
+    /// a calm pause.
     fn beat_interval(&self, now: BootTime) -> Duration {
         let timing = &self.settings.timing;
         let is_new = |bid: Bid| now < bid.origin.decided_at.after(timing.warntime);
         if self.bid.is_some_and(is_new) && self.asterisk.is_idle() {
             timing.rank_delay.min(timing.keepalive)
-        } else if self.is_serving() && self.was_calm(now) {
+        } else if self.is_serving() && self.was_calm() {
             timing.calm_patience()
         } else {
             timing.keepalive
         }
     }
 
-    /// Nothing was said to any peer for longer than a keepalive.
-    fn was_calm(&self, now: BootTime) -> bool {
+    /// The beat that is due was postponed. By when it was planned, not by when it leaves: every timer is a little late.
+    fn was_calm(&self) -> bool {
         let keepalive = self.settings.timing.keepalive;
         let mut seats = self.peer_seats();
-        seats.any(|seat| now > self.peer(seat).told_at.after(keepalive))
+        seats.any(|seat| self.next_beat_at > self.peer(seat).told_at.after(keepalive))
     }
 
     /// Whether it claims to serve: what makes a candidate yield (R11).

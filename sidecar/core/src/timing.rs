@@ -214,7 +214,7 @@ impl Timing {
         self.stop_margin.saturating_sub(self.kill_margin)
     }
 
-    /// How often who serves beats while every peer acknowledged its last beat within a keepalive: what a beat costs is mostly the
+    /// How often who serves beats while every peer acknowledged its last beat before the next: what a beat costs is mostly the
     /// waking. A lost one is repeated after [`Timing::calm_patience`], and that one comes before warntime.
     ///
     /// Authority counts from the last beat: where a pause would use it up the sooner for that (deadtime below eight keepalives), beats

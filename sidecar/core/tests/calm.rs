@@ -1,6 +1,8 @@
 //! How often who serves beats: seldom while every peer answers, often as soon as one does not.
 
-use pbx_core::{Body, BootTime, Epoch};
+use std::time::Duration;
+
+use pbx_core::{Body, BootTime, Epoch, Input};
 use pbx_model::desk::Desk;
 
 /// Who serves, three nodes, the defaults: keepalive 100 ms.
@@ -96,4 +98,19 @@ fn an_answer_to_an_older_beat_calms_nobody() {
         office.desk.hear(seat, office.epoch, body);
     }
     assert_eq!(office.next_beat(), 100);
+}
+
+/// A timer is always a little late: what was planned a keepalive after the last beat is no beat after a pause.
+#[test]
+fn a_late_timer_is_no_calm() {
+    let mut office = Office::open();
+    for _ in 0..6 {
+        office.desk.effects.clear();
+        let before = office.desk.now;
+        while !office.desk.sent_to(1).iter().any(is_beat) {
+            office.desk.now = office.desk.now.after(Duration::from_millis(7));
+            office.desk.input(Input::Tick);
+        }
+        assert_eq!(office.desk.now.since(before), Duration::from_millis(105));
+    }
 }
