@@ -41,6 +41,15 @@ pub struct ProjectImages {
 }
 
 impl Profile {
+    /// What a benchmark measures: what is released, if that was asked for.
+    pub fn measured(is_release: bool) -> Self {
+        if is_release {
+            Self::Release
+        } else {
+            Self::Local
+        }
+    }
+
     /// Its name for cargo, and of its folder below `target`.
     pub fn name(self) -> &'static str {
         match self {

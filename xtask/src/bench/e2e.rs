@@ -49,11 +49,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let groups = chosen(&arguments.only)?;
     let earlier = earlier(&arguments.with)?;
-    let profile = if arguments.release {
-        Profile::Release
-    } else {
-        Profile::Local
-    };
+    let profile = Profile::measured(arguments.release);
     let office = ready_from(profile)?;
     let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
     let mut measured = Measured::default();

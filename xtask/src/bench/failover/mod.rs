@@ -63,11 +63,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let systems = chosen(&SYSTEMS, &arguments.system, |system| system.name)?;
     let figures = chosen(&FIGURES, &arguments.only, |figure| figure.name)?;
-    let profile = if arguments.release {
-        Profile::Release
-    } else {
-        Profile::Local
-    };
+    let profile = Profile::measured(arguments.release);
     // Compiling is no part of the limit.
     build_programs(profile)?;
     let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
