@@ -13,7 +13,7 @@ use pbx_crds::PbxCluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
-use crate::boot_timer::rest;
+use crate::alarm::rest;
 use crate::config::{self, Checked};
 use crate::daemon::{CoreView, ToCore};
 use crate::kubernetes::resource::Wanted;

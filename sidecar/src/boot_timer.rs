@@ -5,8 +5,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
-use std::time::Duration;
 
 use pbx_core::BootTime;
 use rustix::time::{
@@ -16,37 +14,6 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 
 use crate::input_watch::watch_input;
-
-/// What comes again and again comes at multiples of this: on an idle machine a wake-up costs more than what is done in it, so all
-/// that is due is done in one.
-const GRID: Duration = Duration::from_secs(1);
-
-/// The moment on the grid that is nearest to `pause` from `now`; shorter pauses are kept as they are. The grids of two processes
-/// differ, so that the nodes of one machine do not all wake at once.
-pub fn on_the_grid(now: BootTime, pause: Duration) -> BootTime {
-    static PHASE_NS: OnceLock<u64> = OnceLock::new();
-    if pause < GRID {
-        return now.after(pause);
-    }
-    let grid_ns = GRID.as_nanos() as u64;
-    let phase_ns = *PHASE_NS.get_or_init(|| now.0 % grid_ns);
-    nearest(now.after(pause), grid_ns, phase_ns)
-}
-
-/// Rests for about `pause`, on the grid.
-pub async fn rest(pause: Duration) {
-    let now = BootTime(pbx_guard::boot_now_ns());
-    match BootTimer::new() {
-        Ok(mut timer) => timer.until(on_the_grid(now, pause)).await,
-        // No descriptor is left: tokio's timers need none.
-        Err(_) => tokio::time::sleep(pause).await,
-    }
-}
-
-fn nearest(moment: BootTime, grid_ns: u64, phase_ns: u64) -> BootTime {
-    let since_phase = moment.0.saturating_sub(phase_ns) + grid_ns / 2;
-    BootTime(since_phase / grid_ns * grid_ns + phase_ns)
-}
 
 /// The timer. It needs the runtime that it was made in.
 pub struct BootTimer {
@@ -142,21 +109,6 @@ mod tests {
         let begin = Instant::now();
         timer.until(in_ms(80)).await;
         assert!(begin.elapsed() >= Duration::from_millis(79));
-    }
-
-    #[test]
-    fn what_comes_again_comes_on_the_grid() {
-        let at = |moment| nearest(BootTime(moment), 800, 37).0;
-        assert_eq!(
-            [at(837), at(1236), at(1237), at(5037)],
-            [837, 837, 1637, 4837]
-        );
-        let now = BootTime(pbx_guard::boot_now_ns());
-        let short = Duration::from_millis(999);
-        assert_eq!(on_the_grid(now, short), now.after(short));
-        let [one, two] = [1, 5].map(|times| on_the_grid(now, GRID * times));
-        assert_eq!(two.since(one), GRID * 4);
-        assert!(one >= now.after(GRID / 2) && one <= now.after(GRID * 3 / 2));
     }
 
     #[tokio::test]

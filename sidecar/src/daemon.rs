@@ -15,6 +15,7 @@ use pbx_core::{
 use pbx_guard::protocol::Event;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::alarm;
 use crate::boot_timer::BootTimer;
 use crate::config::{self, Checked};
 use crate::guard::{Driver, GuardLink, GuardNote, LinkEvent, Order, first_state, found};
@@ -171,6 +172,7 @@ impl Daemon {
         gate: FenceGate,
     ) -> anyhow::Result<Self> {
         let settings = checked.settings;
+        alarm::set_beat(settings.timing.calm_keepalive());
         let network = Network::bind(checked, metrics.clone())?;
         let mut link = GuardLink::new(checked.file.asterisk.guard_socket.clone());
         let first = first_state(&mut link, settings.timing.deadtime + GUARD_PATIENCE).await;
@@ -383,6 +385,7 @@ impl Daemon {
 
     fn send(&mut self, now: BootTime, message: &Message) {
         self.network.send(now, message);
+        alarm::note_sent(now);
         if matches!(message.body, Body::Handover { .. }) {
             let mark = Mark::HandoverSent { to: message.to };
             self.recorder.on_mark(self::now(), mark, &self.node);

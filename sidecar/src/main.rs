@@ -3,6 +3,7 @@
 //! Reading order: [`config`] (the file), [`daemon`] (the loop around the core, on its own thread), [`services`] (all that may
 //! wait, on the main thread), [`doors`] (what clients see, on a third), then the parts they use. Exit codes: 0 the node has left, 1 it could not go on, 2 the file is wrong.
 
+mod alarm;
 mod api_watch;
 mod asterisk;
 mod boot_timer;
@@ -36,10 +37,9 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, LocalOptions, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::task::LocalSet;
 
 use crate::config::{Checked, Environment};
 use crate::daemon::{Daemon, ToCore};
@@ -168,7 +168,11 @@ fn run(checked: Arc<Checked>) -> anyhow::Result<()> {
     })?;
     let jobs = Jobs::new(requests, told, numbers);
     pbx_guard::schedule::take_short_turns();
-    LocalSet::new().block_on(&runtime()?, async move {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .context("cannot make a runtime")?;
+    runtime.block_on(async move {
         tokio::task::spawn_local(keeper.run(shots));
         let objects = objects(&checked).await?;
         let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;

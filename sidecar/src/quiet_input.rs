@@ -7,17 +7,18 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use pbx_core::BootTime;
+use pbx_guard::boot_now_ns;
 
+use crate::alarm::sleep_between;
 use crate::input_watch::watch_input;
 
 /// An Asterisk on this machine that is well has answered by then.
 const GRACE: Duration = Duration::from_millis(3);
-/// Questions that left within so long are looked at in one wake-up.
-const ROUND: Duration = Duration::from_millis(4);
+/// The answer may wait so much longer for another, to be read in one wake-up.
+const COMPANY: Duration = Duration::from_millis(4);
 
 /// A socket that does not block. It needs the runtime in which it is read.
 #[derive(Debug)]
@@ -35,7 +36,8 @@ impl<T: AsFd> QuietInput<T> {
         if !is_late(&at_once) {
             return at_once;
         }
-        tokio::time::sleep_until(next_look(Instant::now())).await;
+        let grace_ends_at = BootTime(boot_now_ns()).after(GRACE);
+        sleep_between(grace_ends_at, grace_ends_at.after(COMPANY)).await;
         let in_time = read(&self.0);
         if !is_late(&in_time) {
             return in_time;
@@ -50,31 +52,12 @@ impl<T: AsFd> QuietInput<T> {
     }
 }
 
-/// The first moment after the grace that all who asked shortly before share.
-fn next_look(now: Instant) -> Instant {
-    static BEGIN: OnceLock<Instant> = OnceLock::new();
-    let begin = *BEGIN.get_or_init(|| now);
-    let round_ns = ROUND.as_nanos() as u64;
-    let rounds = ((now + GRACE - begin).as_nanos() as u64).div_ceil(round_ns);
-    begin + Duration::from_nanos(rounds * round_ns)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixStream;
 
     use super::*;
-
-    #[test]
-    fn questions_that_leave_together_are_looked_at_together() {
-        let begin = next_look(Instant::now());
-        for (asked_us, looked_ms) in [(0, 4), (900, 4), (1_000, 4), (1_100, 8), (4_500, 8)] {
-            let look = next_look(begin + Duration::from_micros(asked_us));
-            let expected = begin + Duration::from_millis(looked_ms);
-            assert_eq!(look, expected, "{asked_us}");
-        }
-    }
 
     /// What comes at once, within the moment, and after it.
     #[tokio::test]

@@ -10,7 +10,7 @@ use pbx_ami::folder_watch::FolderWatch;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use crate::boot_timer::rest;
+use crate::alarm::rest;
 use crate::input_watch::watch_input;
 use crate::services::Done;
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::{Configured, config, configure};
-use crate::boot_timer::rest;
+use crate::alarm::rest;
 use crate::services::Done;
 
 /// An administrator waits for what he edited.

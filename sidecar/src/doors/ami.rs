@@ -26,8 +26,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use super::Inputs;
+use crate::alarm::rest;
 use crate::asterisk::config::{AMI_PORT, AMI_USER, ami_secret};
-use crate::boot_timer::rest;
 
 /// What is kept of the queue beside the record: it outlives the sidecar, and the node does not outlive it.
 const QUEUE_FILE: &str = "ami-queue.redb";

@@ -7,17 +7,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pbx_core::BootTime;
 use pbx_crds::health::{HealthSpec, SensorKind};
-use pbx_guard::boot_now_ns;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
 
 use super::plan::{self, Sensor};
 use super::probe::Probe;
 use super::score::{Reading, Scoreboard, Verdict};
+use crate::alarm;
 use crate::asterisk::Configured;
-use crate::boot_timer::{BootTimer, on_the_grid};
 use crate::metrics::Metrics;
 use crate::services::Done;
 
@@ -106,8 +104,9 @@ impl Patient {
         let mut counted = 0;
         for _ in 0..PIECES * 2 {
             let began = tokio::time::Instant::now();
-            if let Ok(done) = tokio::time::timeout(piece, &mut what).await {
-                return Some(done);
+            let done = alarm::timeout(piece, &mut what).await;
+            if done.is_some() {
+                return done;
             }
             counted += u32::from(began.elapsed() <= piece + lateness(piece));
             if counted == PIECES {
@@ -136,13 +135,6 @@ async fn observe(
     let is_vital = plan::is_vital(sensor.kind);
     let mut before = Verdict::Skipped;
     let mut noted = None;
-    let mut timer = match BootTimer::new() {
-        Ok(timer) => timer,
-        Err(error) => {
-            tracing::error!(sensor = sensor.name, %error, "a sensor cannot be read: it has no timer");
-            return;
-        }
-    };
     loop {
         let now = ground.borrow_and_update().clone();
         let began = tokio::time::Instant::now();
@@ -167,9 +159,9 @@ async fn observe(
         if !is_first_silence {
             let rest = rest_of(&sensor, &now, verdict, cost);
             tokio::select! {
-                () = timer.until(on_the_grid(BootTime(boot_now_ns()), rest)) => {}
+                () = alarm::rest(rest) => {}
                 // A sender that is gone takes this task with it.
-                _ = ground.changed() => tokio::time::sleep(sensor.interval / PIECES).await,
+                _ = ground.changed() => alarm::sleep(sensor.interval / PIECES).await,
             }
         }
     }

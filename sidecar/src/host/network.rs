@@ -19,7 +19,7 @@ use super::conflict::{Claim, ConflictWatch};
 use super::fence::FenceEvent;
 use super::plan::{FloatingAddress, Plan};
 use super::sysctl;
-use crate::boot_timer::rest;
+use crate::alarm::rest;
 
 /// A link or an address that somebody took away is noticed within this time.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Shared;
-use crate::boot_timer::rest;
+use crate::alarm::rest;
 use crate::metrics::Seconds;
 
 /// Of a flight.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::boot_timer::rest;
+use crate::alarm::rest;
 
 /// How often clients are counted.
 const LOOK: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::score::{Reading, Verdict};
 use super::super::watch::Ground;
 use super::manager::Line;
+use crate::alarm;
 use crate::asterisk::config::SELF_ENDPOINT;
 use crate::quiet_input::QuietInput;
 
@@ -81,8 +82,8 @@ async fn ask(target: SocketAddr, socket: &SipSocket, limit: Duration) -> std::io
     let repeats = limit.as_millis() / REPEAT.as_millis() + 1;
     for _ in 0..repeats {
         socket.0.send(request.as_bytes())?;
-        let answered = tokio::time::timeout(REPEAT, answer(socket, &id, &mut buffer)).await;
-        if let Ok(status) = answered {
+        let answered = alarm::timeout(REPEAT, answer(socket, &id, &mut buffer)).await;
+        if let Some(status) = answered {
             return status;
         }
     }
