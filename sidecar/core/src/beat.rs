@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::bid::Bid;
+use crate::grant::Grant;
 use crate::node::Node;
 use crate::{Body, BootTime, Condition, Effect, Epoch, Message, PeerCondition, Record, Seat};
 
@@ -35,18 +36,31 @@ impl Node {
         now >= self.hello_due_at(seat)
     }
 
-    /// Half a keepalive late, so that the ack of the next beat comes first.
+    /// Half a keepalive late, so that the ack of the next beat, and the hellos that go with it, come first. When no beat comes, hellos
+    /// leave as often as ever: whose turn it is to take over goes by them.
     fn hello_due_at(&self, seat: Seat) -> BootTime {
         let timing = &self.settings.timing;
-        let is_acknowledged = self.grant.is_some_and(|grant| grant.candidate == seat);
-        let interval = if is_acknowledged {
+        let told_at = self.peer(seat).told_at;
+        let is_since_ack = |grant: Grant| told_at <= grant.given_at(timing);
+        let interval = if self.grant.is_some_and(is_since_ack) {
             timing.calm_keepalive()
         } else {
             timing.keepalive
         };
-        self.peer(seat)
-            .told_at
-            .after(interval + timing.keepalive / 2)
+        told_at.after(interval + timing.keepalive / 2)
+    }
+
+    /// With the ack of a beat, hello to all others who would soon be greeted anyway: one wake-up for both, here and there.
+    pub(crate) fn greet_others(&mut self, now: BootTime, acked: Seat, effects: &mut Vec<Effect>) {
+        let timing = self.settings.timing;
+        let calm = timing.calm_keepalive();
+        let soon = calm.saturating_sub(timing.keepalive / 2);
+        for seat in self.peer_seats() {
+            let is_due = now >= self.peer(seat).told_at.after(soon);
+            if seat != acked && is_due && !self.is_leaving() {
+                self.send(now, seat, self.highest_epoch, Body::Hello, effects);
+            }
+        }
     }
 
     /// Every peer acknowledged the latest beat of who serves: the next one can wait. As soon as one ack is missing, beats leave

@@ -65,6 +65,7 @@ impl Node {
             beat_sent_at: beat.sent_at,
         };
         self.send(now, beat.from, beat.epoch, body, effects);
+        self.greet_others(now, beat.from, effects);
     }
 
     /// R6: frees only the grant of exactly that life, at or below that epoch.

@@ -233,10 +233,15 @@ impl Timing {
         self.keepalive / 2
     }
 
-    /// After this a peer counts as silent for who would hand over to it: warntime, and by how much calm beats leave later. Fewer beats
-    /// must not make a late answer look like none.
+    /// After this a peer counts as silent for who would hand over to it: warntime, and by how much calm beats leave later, and half a
+    /// keepalive. Fewer beats must not make a late answer look like none, nor one hello that was lost, which nothing repeats, a peer
+    /// that is away.
     pub fn silence(&self) -> Duration {
-        self.warntime + self.calm_keepalive().saturating_sub(self.keepalive)
+        let later = self.calm_keepalive().saturating_sub(self.keepalive);
+        if later.is_zero() {
+            return self.warntime;
+        }
+        self.warntime + later + self.keepalive / 2
     }
 
     /// How often an handover is repeated until the heir beats.

@@ -114,3 +114,45 @@ fn a_late_timer_is_no_calm() {
         assert_eq!(office.desk.now.since(before), Duration::from_millis(105));
     }
 }
+
+/// Milliseconds until the next message to `seat`, which is a hello.
+fn next_hello(desk: &mut Desk, seat: u8) -> u128 {
+    desk.effects.clear();
+    let before = desk.now;
+    while desk.sent_to(seat).is_empty() {
+        desk.pass(1);
+    }
+    assert_eq!(desk.sent_to(seat), [Body::Hello]);
+    desk.now.since(before).as_millis()
+}
+
+#[test]
+fn a_standby_greets_the_other_with_the_ack_of_a_beat() {
+    let mut desk = Desk::hot_standby(3);
+    desk.pass(300);
+    for _ in 0..4 {
+        desk.effects.clear();
+        desk.hear(1, Epoch(5), Body::Beat { is_active: true });
+        assert_eq!(desk.sent_to(2), [Body::Hello]);
+        desk.effects.clear();
+        desk.pass(300);
+        assert_eq!(desk.sent_to(2), [], "the next beat is due now");
+    }
+    desk.hear(1, Epoch(5), Body::Beat { is_active: true });
+    let gaps = [(); 3].map(|()| next_hello(&mut desk, 2));
+    assert_eq!(gaps, [350, 150, 150], "no beat comes any more");
+}
+
+#[test]
+fn beats_of_every_keepalive_are_not_all_answered_with_a_hello_to_the_other() {
+    let mut desk = Desk::hot_standby(3);
+    let mut hellos = 0;
+    for _ in 0..12 {
+        desk.effects.clear();
+        desk.pass(100);
+        hellos += desk.sent_to(2).len();
+        desk.hear(1, Epoch(5), Body::Beat { is_active: true });
+        hellos += desk.sent_to(2).len();
+    }
+    assert_eq!(hellos, 4);
+}

@@ -1,10 +1,15 @@
 //! Between the core and what ends its service: an armed leash counts only together with a standing fence. A promotion is announced from
 //! here, at once. Pure but for the handles.
 
+use std::time::Duration;
+
 use pbx_core::{BootTime, Effect, GuardEvent, Notice};
 
 use super::announce::Announcers;
 use super::fence::FenceHandle;
+
+/// The fence confirms this often, as the guard does: each word of it wakes the core.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Joins the two confirmations. Without a fence, what the guard says passes unchanged.
 #[derive(Debug, Default)]
@@ -31,7 +36,9 @@ impl FenceGate {
     pub fn on_effect(&mut self, effect: &Effect) {
         let Some(fence) = &self.fence else { return };
         match effect {
-            Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => fence.open(*deadline),
+            Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => {
+                fence.open(*deadline, self.must_tell(*deadline));
+            }
             Effect::Stop => self.shut(),
             // The services repeat it; on a busy host their turn comes later.
             Effect::Notice(Notice::Promoted { .. }) => self.announcers.announce(),
@@ -62,6 +69,12 @@ impl FenceGate {
     pub fn on_fence(&mut self, deadline: BootTime) -> Option<GuardEvent> {
         self.standing = self.standing.max(Some(deadline));
         self.joined()
+    }
+
+    /// As with the leash: the first time, and about once a second.
+    fn must_tell(&self, deadline: BootTime) -> bool {
+        self.standing
+            .is_none_or(|standing| deadline.since(standing) >= TELL_EVERY)
     }
 
     /// The earlier of the two, when it grew.
@@ -123,6 +136,18 @@ mod tests {
             Some(GuardEvent::Stopped)
         );
         assert_eq!(gate.on_guard(armed(200)), None);
+    }
+
+    #[test]
+    fn the_fence_is_asked_for_its_word_at_first_and_once_a_second() {
+        let mut gate = gate();
+        let begin = BootTime(1_000_000_000);
+        assert!(gate.must_tell(begin));
+        gate.on_fence(begin);
+        assert!(!gate.must_tell(begin.after(TELL_EVERY / 2)));
+        assert!(gate.must_tell(begin.after(TELL_EVERY)));
+        gate.on_effect(&Effect::Stop);
+        assert!(gate.must_tell(begin.after(TELL_EVERY / 2)));
     }
 
     #[test]

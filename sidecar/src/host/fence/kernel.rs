@@ -66,6 +66,8 @@ pub struct Kernel {
     socket: OwnedFd,
     table: String,
     sequence: u32,
+    /// The number of the rule sets, as it is unless somebody else changed some; none when it is not known.
+    generation: Option<u32>,
     buffer: Vec<u8>,
 }
 
@@ -85,6 +87,7 @@ impl Kernel {
             socket,
             table: table.to_owned(),
             sequence: 1,
+            generation: None,
             buffer: vec![0; 32_768],
         })
     }
@@ -92,18 +95,20 @@ impl Kernel {
     /// First phase of a refresh.
     pub fn fill(&mut self, fill: Fill) -> Result<(), FenceError> {
         let request = wire::fill(&self.table, fill.slot, fill.timeout, self.sequence);
-        self.ask(&request).map(drop)
+        self.change(&request)
     }
 
     /// Second phase.
     pub fn point(&mut self, slot: Slot) -> Result<(), FenceError> {
         let request = wire::point(&self.table, slot, self.sequence);
-        self.ask(&request).map(drop)
+        self.change(&request)
     }
 
     /// Lets nothing pass any more.
     pub fn close(&mut self) -> Result<(), FenceError> {
         let request = wire::close(&self.table, self.sequence);
+        // What takes nothing away is no change, and has no number.
+        self.generation = None;
         self.ask(&request).map(drop)
     }
 
@@ -112,6 +117,24 @@ impl Kernel {
         let request = wire::read_pointer(&self.table, self.sequence);
         let objects = self.ask(&request)?;
         Ok(objects.iter().find_map(|object| wire::pointer_of(object)))
+    }
+
+    /// Whether nobody else has changed any rule set of this network namespace since this was last [told](Self::set_generation).
+    pub fn is_untouched(&mut self) -> Result<bool, FenceError> {
+        Ok(self.generation.is_some() && self.read_generation()? == self.generation)
+    }
+
+    /// The number of the rule sets, read before they were.
+    pub fn set_generation(&mut self, generation: Option<u32>) {
+        self.generation = generation;
+    }
+
+    /// The number of the rule sets.
+    pub fn read_generation(&mut self) -> Result<Option<u32>, FenceError> {
+        let objects = self.ask(&wire::read_generation(self.sequence))?;
+        Ok(objects
+            .iter()
+            .find_map(|object| wire::generation_of(object)))
     }
 
     /// Tables and rules as they stand, to be compared with what stood after loading. Sets and their elements are left out.
@@ -124,6 +147,14 @@ impl Kernel {
             print.extend(self.ask(&rules)?.concat());
         }
         Ok(print)
+    }
+
+    /// Elements are added by each of these batches: each is one change. The number is never zero.
+    fn change(&mut self, request: &Request) -> Result<(), FenceError> {
+        let before = self.generation.take();
+        self.ask(request)?;
+        self.generation = before.map(|number| number.checked_add(1).unwrap_or(1));
+        Ok(())
     }
 
     /// Sends and waits for the end of the answer; returns the objects that came.

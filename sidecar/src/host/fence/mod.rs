@@ -33,8 +33,13 @@ const QUEUE: usize = 64;
 /// What the core's loop wants of the fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    /// Let the service pass until then.
-    Open(BootTime),
+    /// Let the service pass until then, and say that it does.
+    Open {
+        /// The kernel ends it then.
+        deadline: BootTime,
+        /// Whoever asked waits for the answer.
+        must_tell: bool,
+    },
     /// Let nothing pass.
     Close,
 }
@@ -63,9 +68,12 @@ pub struct FenceHandle {
 }
 
 impl FenceHandle {
-    /// Lets the service pass until `deadline`. [`FenceEvent::Standing`] confirms it.
-    pub fn open(&self, deadline: BootTime) {
-        self.send(Order::Open(deadline));
+    /// Lets the service pass until `deadline`. [`FenceEvent::Standing`] confirms it if it `must_tell`.
+    pub fn open(&self, deadline: BootTime, must_tell: bool) {
+        self.send(Order::Open {
+            deadline,
+            must_tell,
+        });
     }
 
     /// Lets nothing pass.
@@ -147,6 +155,19 @@ struct Loaded {
     fingerprint: Vec<u8>,
 }
 
+impl Loaded {
+    /// Whether the rules stand as they were loaded. While nobody changes any rules of this machine, one number says so.
+    fn is_sound(&mut self) -> Result<bool, FenceError> {
+        if self.kernel.is_untouched()? {
+            return Ok(true);
+        }
+        let generation = self.kernel.read_generation()?;
+        let is_sound = self.kernel.fingerprint()? == self.fingerprint;
+        self.kernel.set_generation(generation);
+        Ok(is_sound)
+    }
+}
+
 impl Keeper {
     fn run(mut self, inbox: &Receiver<Order>) {
         self.check();
@@ -154,7 +175,14 @@ impl Keeper {
         loop {
             let wait = next_check.saturating_duration_since(Instant::now());
             match inbox.recv_timeout(wait) {
-                Ok(order) => self.on_order(newest(order, inbox)),
+                Ok(order) => {
+                    self.on_order(newest(order, inbox));
+                    // Who is awake anyway looks a little early.
+                    if next_check.saturating_duration_since(Instant::now()) < CHECK_EVERY / 2 {
+                        self.check();
+                        next_check = Instant::now() + CHECK_EVERY;
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     self.check();
                     next_check = Instant::now() + CHECK_EVERY;
@@ -166,9 +194,12 @@ impl Keeper {
 
     fn on_order(&mut self, order: Order) {
         let result = match order {
-            Order::Open(deadline) => {
+            Order::Open {
+                deadline,
+                must_tell,
+            } => {
                 self.wanted = Some(deadline);
-                self.open(deadline)
+                self.open(deadline, must_tell)
             }
             Order::Close => {
                 self.wanted = None;
@@ -183,7 +214,7 @@ impl Keeper {
     }
 
     /// Both phases. A deadline that cannot be kept opens nothing, and is not confirmed.
-    fn open(&mut self, deadline: BootTime) -> Result<(), FenceError> {
+    fn open(&mut self, deadline: BootTime, must_tell: bool) -> Result<(), FenceError> {
         let Some(loaded) = &mut self.loaded else {
             return Ok(());
         };
@@ -195,7 +226,9 @@ impl Keeper {
             if let Some(slot) = loaded.lease.point(now()) {
                 loaded.kernel.point(slot)?;
                 Metrics::count(&self.metrics.fence, "Refreshed");
-                (self.tell)(FenceEvent::Standing(deadline));
+                if must_tell {
+                    (self.tell)(FenceEvent::Standing(deadline));
+                }
                 return Ok(());
             }
             Metrics::count(&self.metrics.fence, "Late");
@@ -207,9 +240,9 @@ impl Keeper {
     fn check(&mut self) {
         let changed = match &mut self.loaded {
             None => Some("not loaded yet".to_owned()),
-            Some(loaded) => match loaded.kernel.fingerprint() {
-                Ok(found) if found == loaded.fingerprint => None,
-                Ok(_) => Some("somebody changed its rules".to_owned()),
+            Some(loaded) => match loaded.is_sound() {
+                Ok(true) => None,
+                Ok(false) => Some("somebody changed its rules".to_owned()),
                 Err(error) => Some(error.to_string()),
             },
         };
@@ -233,7 +266,7 @@ impl Keeper {
                 self.loaded = Some(loaded);
                 self.say(FenceEvent::Sound);
                 if let Some(deadline) = self.wanted
-                    && let Err(error) = self.open(deadline)
+                    && let Err(error) = self.open(deadline, true)
                 {
                     self.on_broken(&error);
                 }
@@ -272,10 +305,26 @@ fn load(rules: &str, table: &str) -> Result<Loaded, FenceError> {
     })
 }
 
-/// A later order replaces an earlier one of its kind; after a stall only the last counts.
+/// A later order replaces an earlier one; after a stall only the last counts. Who waits for an answer gets that of the last.
 fn newest(mut order: Order, inbox: &Receiver<Order>) -> Order {
     while let Ok(next) = inbox.try_recv() {
-        order = next;
+        let is_awaited = matches!(
+            order,
+            Order::Open {
+                must_tell: true,
+                ..
+            }
+        );
+        order = match next {
+            Order::Open {
+                deadline,
+                must_tell,
+            } => Order::Open {
+                deadline,
+                must_tell: must_tell || is_awaited,
+            },
+            Order::Close => Order::Close,
+        };
     }
     order
 }

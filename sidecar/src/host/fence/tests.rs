@@ -118,7 +118,7 @@ impl Scene {
 
     fn open_for(&self, time: Duration) -> BootTime {
         let deadline = now().after(time);
-        self.handle.open(deadline);
+        self.handle.open(deadline, true);
         self.wait_for(&FenceEvent::Standing(deadline));
         deadline
     }
@@ -155,7 +155,7 @@ fn nothing_passes_until_opened_and_the_kernel_shuts_it_alone() {
     }
     assert_eq!(scene.answers(), [false; 2]);
     // A deadline that is past opens nothing.
-    scene.handle.open(deadline);
+    scene.handle.open(deadline, true);
     assert_eq!(scene.answers(), [false; 2]);
     scene.open_for(Duration::from_mins(1));
     assert_eq!(scene.answers(), [true; 2]);

@@ -21,6 +21,7 @@ const GET_RULE: u16 = (NFTABLES << 8) + 7;
 const NEW_ELEMENT: u16 = (NFTABLES << 8) + 12;
 const GET_ELEMENT: u16 = (NFTABLES << 8) + 13;
 const DELETE_ELEMENT: u16 = (NFTABLES << 8) + 14;
+const GET_GENERATION: u16 = (NFTABLES << 8) + 16;
 
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
@@ -143,6 +144,13 @@ pub fn read_table(family: Family, table: &str, first: u32) -> Request {
     request.finish()
 }
 
+/// The number of the rule sets of this network namespace: one more with every change that anybody makes.
+pub fn read_generation(first: u32) -> Request {
+    let mut request = Builder::new(first);
+    request.message(GET_GENERATION, ACKNOWLEDGE, 0, 0);
+    request.finish()
+}
+
 /// A message of the kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
@@ -181,6 +189,12 @@ pub fn pointer_of(object: &[u8]) -> Option<Slot> {
         b"slot_b\0" => Some(Slot::B),
         _ => None,
     }
+}
+
+/// The number in an answer to [`read_generation`].
+pub fn generation_of(object: &[u8]) -> Option<u32> {
+    let bytes = find(object, 1)?.try_into().ok()?;
+    Some(u32::from_be_bytes(bytes))
 }
 
 /// The content of the first attribute of this kind.
@@ -386,6 +400,7 @@ mod tests {
             for (_, answer) in answers(&bytes) {
                 if let Answer::Object(object) = answer {
                     pointer_of(object);
+                    generation_of(object);
                 }
             }
         }
