@@ -8,8 +8,14 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::{FutureExt, StreamExt};
 use pbx_crds::report::Problem;
-use rtnetlink::Handle;
+use rtnetlink::packet_core::NetlinkMessage;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, MulticastGroup};
+use rustix::thread::{CapabilitySet, capabilities};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
 
@@ -19,14 +25,16 @@ use super::conflict::{Claim, ConflictWatch};
 use super::fence::FenceEvent;
 use super::plan::{FloatingAddress, Plan};
 use super::sysctl;
-use crate::alarm::rest;
+use crate::alarm::{rest, sleep};
 
-/// A link or an address that somebody took away is noticed within this time.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The kernel tells of a link or an address that somebody took away. Should it not be heard, that is noticed within this time.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The same where the kernel cannot be listened to.
+const LOOK_ALONE: Duration = Duration::from_secs(2);
+/// A change seldom comes alone.
+const SETTLED: Duration = Duration::from_millis(50);
 /// How many claims may wait; a storm of them says no more than the first.
 const CLAIMS: usize = 16;
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_NET_RAW: u32 = 13;
 
 /// What the services learn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +77,7 @@ impl HostNetwork {
             watches: Vec::new(),
             events,
             setting: findings.errors.into_iter().next(),
+            changes: listen_to_changes()?,
         };
         spawn_local(keeper.run(fence));
         let network = Self {
@@ -122,7 +131,11 @@ struct Keeper {
     events: mpsc::Sender<HostEvent>,
     /// A setting of the kernel that makes service impossible.
     setting: Option<String>,
+    /// What the kernel tells; none after it could not be listened to any more.
+    changes: Option<Changes>,
 }
+
+type Changes = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
 impl Keeper {
     async fn run(mut self, mut fence: watch::Receiver<Option<FenceEvent>>) {
@@ -143,7 +156,8 @@ impl Keeper {
                 }
             }
             tokio::select! {
-                () = rest(LOOK_EVERY) => {}
+                () = rest(if self.changes.is_some() { LOOK_EVERY } else { LOOK_ALONE }) => {}
+                () = next_change(&mut self.changes) => {}
                 changed = fence.changed() => if changed.is_err() { return },
             }
         }
@@ -282,19 +296,43 @@ fn problem(reason: &str, message: String) -> Problem {
     }
 }
 
-/// The capability that this process needs and does not have.
-fn lacking_capability() -> Option<&'static str> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    lacking_of(&status)
+/// A socket of its own: one that overflows takes no question along.
+fn listen_to_changes() -> std::io::Result<Option<Changes>> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
+    let (connection, _, changes) = rtnetlink::new_multicast_connection(&groups)?;
+    spawn_local(connection);
+    Ok(Some(changes))
 }
 
-fn lacking_of(status: &str) -> Option<&'static str> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    let effective = u64::from_str_radix(line.trim(), 16).ok()?;
-    let lacks = |number: u32| effective & (1 << number) == 0;
-    match (lacks(CAP_NET_ADMIN), lacks(CAP_NET_RAW)) {
+/// Resolves when links or addresses have changed, and with them whatever changed at the same time.
+async fn next_change(changes: &mut Option<Changes>) {
+    let Some(heard) = changes else {
+        return std::future::pending().await;
+    };
+    if heard.next().await.is_none() {
+        tracing::warn!("the kernel tells of its links no more: they are looked at instead");
+        *changes = None;
+        return;
+    }
+    sleep(SETTLED).await;
+    while let Some(Some(_)) = heard.next().now_or_never() {}
+}
+
+/// The capability that this process needs and does not have.
+fn lacking_capability() -> Option<&'static str> {
+    lacking_of(capabilities(None).ok()?.effective)
+}
+
+fn lacking_of(effective: CapabilitySet) -> Option<&'static str> {
+    let lacks = |one| !effective.contains(one);
+    match (
+        lacks(CapabilitySet::NET_ADMIN),
+        lacks(CapabilitySet::NET_RAW),
+    ) {
         (true, _) => Some(
             "the sidecar has no CAP_NET_ADMIN, which fence and addresses need: give it AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW",
         ),
@@ -307,21 +345,71 @@ fn lacking_of(status: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use pbx_tests::netns::{Lan, run_in};
+    use tokio::runtime::LocalOptions;
+
     use super::*;
 
     #[test]
     fn lacking_capabilities_are_named() {
-        let status = |mask: &str| format!("Name:\tx\nCapEff:\t{mask}\n");
-        assert!(
-            lacking_of(&status("0000000000000000"))
+        let nothing = lacking_of(CapabilitySet::empty()).unwrap();
+        assert!(nothing.contains("no CAP_NET_ADMIN"));
+        let half = lacking_of(CapabilitySet::NET_ADMIN).unwrap();
+        assert!(half.contains("no CAP_NET_RAW"));
+        let both = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+        assert_eq!(lacking_of(both), None);
+    }
+
+    /// In a real kernel; needs root.
+    #[test]
+    fn an_address_that_somebody_takes_away_comes_back_at_once() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("network namespaces need root: nothing was tested");
+            return;
+        }
+        let lan = Lan::create("nt", [198, 18, 77, 0].into(), 1).unwrap();
+        let host = &lan.hosts()[0];
+        let plan = Plan {
+            table: "pbxha_test".into(),
+            addresses: vec![FloatingAddress {
+                ip: [198, 18, 77, 50].into(),
+                prefix: 24,
+                interface: "eth0".into(),
+            }],
+            ports: Vec::new(),
+        };
+        let address = ["198.18.77.50/24", "dev", "eth0"];
+        let stands = || {
+            let shown = host.command("ip").args(["addr", "show"]).output().unwrap();
+            String::from_utf8(shown.stdout)
                 .unwrap()
-                .contains("no CAP_NET_ADMIN")
-        );
-        assert!(
-            lacking_of(&status("0000000000001000"))
-                .unwrap()
-                .contains("no CAP_NET_RAW")
-        );
-        assert_eq!(lacking_of(&status("0000000000003000")), None);
+                .contains(address[0])
+        };
+        let work = async {
+            let (_fence, sound) = watch::channel(Some(FenceEvent::Sound));
+            let (_network, mut events) =
+                HostNetwork::start(plan, sound, Announcers::default()).unwrap();
+            assert_eq!(events.recv().await, Some(HostEvent::Ready));
+            // What came of standing up is over.
+            sleep(SETTLED * 6).await;
+            assert!(stands());
+            let gone = host
+                .command("ip")
+                .args(["addr", "del"])
+                .args(address)
+                .status();
+            assert!(gone.unwrap().success() && !stands());
+            let began = std::time::Instant::now();
+            while !stands() {
+                assert!(began.elapsed() < LOOK_ALONE / 2, "nobody noticed");
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        run_in(&host.path(), || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_all().build_local(LocalOptions::default());
+            runtime.unwrap().block_on(work);
+        })
+        .unwrap();
     }
 }
