@@ -75,7 +75,11 @@ impl Node {
             return;
         }
         self.grant = None;
-        self.heir = None;
+        // It has served by this move, or another bid: that it ends is another one.
+        let is_over = |heir: &Heir| self.highest_epoch > heir.epoch;
+        if let Some(heir) = self.heir.take().filter(is_over) {
+            self.forget_heir(now, heir);
+        }
         self.may_bid_at = now;
         self.witness.poll_soon(now);
         if self

@@ -13,9 +13,12 @@ use pbx_crds::status::WitnessStatus;
 use super::SeatStep;
 use crate::observe::facts::Observed;
 
-/// The number that the copy in the status has: the Lease's, or the one that was about to be written.
+/// The number that the copy in the status has: the Lease's, or the one that was about to be written. Whoever took a seat that goes
+/// since then has a vote: a Lease made again without it would give that vote to the witness as well.
 pub fn remembered(record: &QuorumRecord, old: &WitnessStatus, wanted: u8) -> u8 {
-    if old.seats.len() == usize::from(wanted) {
+    let is_empty = |seat| is_empty(seat, record);
+    let was_about_to = old.seats.len() == usize::from(wanted);
+    if was_about_to && (wanted..record.seats.count).all(is_empty) {
         wanted
     } else {
         record.seats.count
@@ -79,9 +82,13 @@ pub fn awaited(observed: &Observed) -> Option<String> {
 }
 
 fn is_given_up(seat: u8, record: &QuorumRecord, observed: &Observed) -> bool {
-    let occupant = record.seats.occupants.get(usize::from(seat));
     let name = names::pod(&observed.name, seat);
-    occupant.is_none_or(Option::is_none) && !observed.pods.contains_key(&name)
+    is_empty(seat, record) && !observed.pods.contains_key(&name)
+}
+
+fn is_empty(seat: u8, record: &QuorumRecord) -> bool {
+    let occupant = record.seats.occupants.get(usize::from(seat));
+    occupant.is_none_or(Option::is_none)
 }
 
 fn with_count(status: &WitnessStatus, count: u8) -> WitnessStatus {
@@ -132,6 +139,20 @@ mod tests {
             nodes,
             ..observed()
         }
+    }
+
+    #[test]
+    fn who_takes_a_seat_that_goes_is_not_forgotten() {
+        let ahead = status(2);
+        let empty = record(HolderRecord::Nobody, &["a", "b", ""]);
+        assert_eq!(remembered(&empty, &ahead, 2), 2);
+        let taken = record(HolderRecord::Nobody, &["a", "b", "c"]);
+        assert_eq!(remembered(&taken, &ahead, 2), 3);
+        assert_eq!(
+            remembered(&taken, &status(4), 4),
+            4,
+            "seats that come are empty"
+        );
     }
 
     #[test]

@@ -53,11 +53,13 @@ impl World {
         self.status_epoch = self.status_epoch.max(newest);
     }
 
-    /// A number that is about to be written stands in the status first.
+    /// A number that is about to be written stands in the status first; not when somebody has taken a seat that goes since then.
     fn remember(&mut self, seats: &Seats) {
         let count = self.status.count;
         self.status = *seats;
-        if count == self.wanted_nodes {
+        let mut going = usize::from(count)..usize::from(seats.count);
+        let is_over = self.resizes_early || going.all(|seat| seats.occupants[seat].is_none());
+        if count == self.wanted_nodes && is_over {
             self.status.count = count;
         }
         self.is_status_ahead = self.status.count != seats.count;
