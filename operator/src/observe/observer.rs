@@ -30,7 +30,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(3);
 /// A move makes several changes in a row (who serves, its history, where the traffic goes): one write tells them all, and
 /// the API server's time goes to the traffic first.
 const SETTLING: Duration = Duration::from_millis(40);
-/// So long a standby may take to follow before the status tells that nobody serves: many times what a handover takes.
+/// So long a standby may take to follow before the status tells that nobody serves: many times what a handover takes. A planned move
+/// is told after the same time: nobody is alarmed by it, and by then kube-proxy, which often shares the machine with the API server,
+/// has moved the traffic.
 const HANDOVER_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Follows one cluster.
@@ -161,7 +163,9 @@ impl Observer {
             self.differs_since = None;
             return None;
         }
-        let patience = if status::is_between_actives(observed, status) {
+        let has_time = status::is_between_actives(observed, status)
+            || status::tells_of_planned_move(observed, status);
+        let patience = if has_time {
             HANDOVER_PATIENCE
         } else {
             SETTLING

@@ -9,6 +9,7 @@ use pbx_crds::report::{Report, ReportedRole};
 use pbx_crds::status::{LinkState, NodeState, NodeStatus};
 use pbx_crds::switchover::SwitchoverStatus;
 
+use super::announce;
 use super::conditions;
 use super::facts::{Observed, PodFacts};
 use super::rollout::{self, Rollout};
@@ -54,6 +55,13 @@ pub fn is_between_actives(observed: &Observed, new: &PbxClusterStatus) -> bool {
     observed.status.active.is_some()
         && new.active.is_none()
         && observed.all_connected().any(|(_, report)| is_heir(report))
+}
+
+/// Whether what `new` tells first is a move that was wanted.
+pub fn tells_of_planned_move(observed: &Observed, new: &PbxClusterStatus) -> bool {
+    announce::new_changes(&observed.status, new)
+        .iter()
+        .any(|record| record.planned && record.from.is_some())
 }
 
 /// When the status will change though nothing happens: a start that takes too long, a new pod that has proven itself.

@@ -117,6 +117,21 @@ fn between_two_actives_is_only_while_a_standby_is_ready() {
 }
 
 #[test]
+fn a_planned_move_is_told_apart_from_a_failure() {
+    let mut observed = observed();
+    take_over(&mut observed);
+    let (mut status, _) = status_of(&observed, now());
+    for is_planned in [true, false] {
+        let newest = status.failover_history.iter_mut();
+        let newest = newest.max_by_key(|record| record.epoch).unwrap();
+        (newest.planned, newest.from) = (is_planned, Some("office-0".into()));
+        assert_eq!(tells_of_planned_move(&observed, &status), is_planned);
+    }
+    observed.status = status.clone();
+    assert!(!tells_of_planned_move(&observed, &status), "told already");
+}
+
+#[test]
 fn the_last_words_of_the_replaced_node_are_no_readiness() {
     let mut observed = observed();
     take_over(&mut observed);
