@@ -510,9 +510,10 @@ fn r12_a_handover_that_is_declined_late_is_no_switchover_any_more() {
         let handed_over = to_heir.next().expect("a handover").epoch;
         drop(to_heir);
         if is_late {
-            desk.hear(2, Epoch(handed_over.0 + 5), Body::Hello);
+            desk.hear(2, Epoch(handed_over.0 + 5), refusal(Refusal::Committed));
         }
         desk.hear(1, handed_over, Body::Release);
+        desk.become_ready();
         for _ in 0..100 {
             if desk.view().epoch.is_none() {
                 desk.pass(1);
