@@ -208,8 +208,7 @@ fn spawn_core(
 ) -> anyhow::Result<()> {
     let core = move || {
         let is_ahead = pbx_guard::schedule::run_ahead();
-        let is_in_memory = pbx_guard::schedule::lock_memory();
-        tracing::info!(is_ahead, is_in_memory, "the core's thread begins");
+        tracing::info!(is_ahead, "the core's thread begins");
         let result = runtime().and_then(|runtime| {
             runtime.block_on(async {
                 let daemon = Daemon::start(&checked, records, metrics, channels, gate).await?;

@@ -7,8 +7,10 @@ use support::office;
 
 mod support;
 
+/// The first of them by its name: after an outage of the API server a kube-proxy may not hear of a move for seconds (seen: 4 s), and
+/// sends clients to the old node for so long, whose Asterisk is there again as a standby's.
 #[test]
-fn failover_needs_no_operator_and_is_counted_when_it_is_back() {
+fn a_failover_needs_no_operator_and_is_counted_when_it_is_back() {
     let found = outages::operator_down(office()).unwrap();
     assert!(found.promoted_ms <= 200.0, "{found:?}");
 }

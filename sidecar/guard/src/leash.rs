@@ -21,7 +21,7 @@ use crate::child::{Reaped, exit_kind, reap, spawn_tied};
 use crate::deadline::{Deadline, Verdict};
 use crate::leash_link::{Order, Received, Report, receive_packet, send_packet};
 use crate::protocol::ExitKind;
-use crate::schedule::{lock_memory, run_ahead};
+use crate::schedule::run_ahead;
 use crate::timer::KillTimer;
 
 /// Why a leash ended without Asterisk's own end.
@@ -66,7 +66,6 @@ pub fn run(command: &[OsString]) -> Result<(), LeashError> {
     // A name that people find in `ps`; without it the leash runs as well.
     let _ = rustix::thread::set_name(c"pbx-leash");
     run_ahead();
-    lock_memory();
     // If the guard died before this, its end of the socket is closed, which `serve` sees.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| LeashError::Tie(e.into()))?;
     let timer = KillTimer::new().map_err(LeashError::CreateTimer)?;

@@ -28,7 +28,7 @@ use crate::leash_link::Report;
 use crate::life::{End, Life, log_exit};
 use crate::log::{Level, log, log_error};
 use crate::protocol::{Command, Event, RunId, StartRefusal};
-use crate::schedule::{lock_memory, run_ahead};
+use crate::schedule::run_ahead;
 use crate::signals::Signals;
 use crate::{boot_now_ns, timespec_until};
 
@@ -86,7 +86,6 @@ impl PbxError {
 /// Runs the guard until the sidecar orders its exit or the grace period ends.
 pub fn run(options: PbxOptions) -> Result<(), PbxError> {
     run_ahead();
-    lock_memory();
     let mut guard = Guard::prepare(options)?;
     loop {
         let ready = guard.wait()?;
