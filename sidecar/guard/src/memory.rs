@@ -1,4 +1,8 @@
-//! Memory that was freed, given back to the kernel. It is here because it needs `unsafe`; the guard itself never allocates enough.
+//! Memory that was freed, given back to the kernel (here because it needs `unsafe`; the guard itself never allocates enough), and memory
+//! that is kept.
+
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// Gives back what the allocator holds of freed memory: by itself glibc returns only what lies above the last living allocation, so a
 /// crowd that has gone goes on costing what it did. Takes about a millisecond for some tens of MiB; a thread that allocates from the
@@ -28,6 +32,20 @@ pub fn forget_unused_code() {
         // it again.
         unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) };
     }
+}
+
+/// Keeps in memory what this process has used, and whatever it will use: a machine that is short of memory takes none of it away.
+/// What was never used is not read for it. Programs that it starts are not locked.
+///
+/// Returns whether it was allowed. Without the capability it is not tried: the first allocation above the limit would fail.
+pub fn lock_memory() -> bool {
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    may_lock() && mlockall(all).is_ok()
+}
+
+/// Whether limits of locked memory do not apply to this process.
+fn may_lock() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
 }
 
 /// Address and length of what is mapped of `program` (proc(5), `maps`) and was never written: what may be executed, and the constants at
@@ -77,5 +95,41 @@ mod tests {
         let before = resident();
         forget_unused_code();
         assert!(resident() < before, "{before}");
+    }
+
+    /// In a process of its own: what is locked stays so.
+    #[test]
+    fn memory_is_locked_where_that_is_allowed_and_a_limit_is_no_trap() {
+        const IS_CHILD: &str = "PBXHA_TEST_LOCKS";
+        if let Ok(expected) = std::env::var(IS_CHILD) {
+            assert_eq!(lock_memory().to_string(), expected);
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find(|line| line.starts_with("VmLck:"));
+            assert_eq!(line.unwrap().contains(" 0 kB"), expected == "false");
+            return;
+        }
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("to be allowed, and forbidden, needs root: nothing was tested");
+            return;
+        }
+        let own = std::env::current_exe().unwrap();
+        let name = "memory::tests::memory_is_locked_where_that_is_allowed_and_a_limit_is_no_trap";
+        let child = |expected: &str, before: &[&str]| {
+            let mut all: Vec<&std::ffi::OsStr> = before.iter().map(AsRef::as_ref).collect();
+            let arguments = [own.as_os_str(), name.as_ref(), "--exact".as_ref()];
+            all.extend(arguments);
+            let mut command = std::process::Command::new(all[0]);
+            let ended = command.args(&all[1..]).env(IS_CHILD, expected).output();
+            let ended = ended.unwrap();
+            let said = String::from_utf8_lossy(&ended.stdout);
+            assert!(ended.status.success(), "{before:?}: {said}");
+            assert!(said.contains("1 passed"), "{said}");
+        };
+        let as_nobody = ["setpriv", "--reuid=65534", "--clear-groups"];
+        child("true", &[]);
+        child(
+            "false",
+            &[&["prlimit", "--memlock=65536"][..], &as_nobody].concat(),
+        );
     }
 }

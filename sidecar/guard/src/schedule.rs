@@ -1,10 +1,7 @@
-//! Taking one's turn before ordinary programs, where the system allows it (`CAP_SYS_NICE`, or a limit of real-time priority), and
-//! staying in memory (`CAP_IPC_LOCK`): a failover on a machine whose processors are all busy, or whose
-//! memory is used up, waits for none of them. Left out: Asterisk, which is ordinary.
+//! Taking one's turn before ordinary programs, where the system allows it (`CAP_SYS_NICE`, or a limit of real-time priority): a
+//! failover on a machine whose processors are all busy waits for none of them. Left out: Asterisk, which is ordinary.
 
-use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::getpriority_process;
-use rustix::thread::{CapabilitySet, capabilities};
 
 /// Makes this thread a real-time one, of the lowest such priority. What it starts is ordinary again.
 ///
@@ -37,20 +34,6 @@ pub fn take_short_turns() -> bool {
     };
     // SAFETY: the attributes are live, of the size that they tell, and only read; 0 is this thread, the last 0 no flags.
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0 }
-}
-
-/// Keeps in memory what this process has used, and whatever it will use: a machine that is short of memory takes none of it away.
-/// What was never used is not read for it. Programs that it starts are not locked.
-///
-/// Returns whether it was allowed. Without the capability it is not tried: the first allocation above the limit would fail.
-pub fn lock_memory() -> bool {
-    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    may_lock() && mlockall(all).is_ok()
-}
-
-/// Whether limits of locked memory do not apply to this process.
-fn may_lock() -> bool {
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
 }
 
 /// The shortest that there is.
@@ -89,42 +72,6 @@ mod tests {
             assert_eq!(policy(&child), libc::SCHED_OTHER);
         });
         worker.join().unwrap();
-    }
-
-    /// In a process of its own: what is locked stays so.
-    #[test]
-    fn memory_is_locked_where_that_is_allowed_and_a_limit_is_no_trap() {
-        const IS_CHILD: &str = "PBXHA_TEST_LOCKS";
-        if let Ok(expected) = std::env::var(IS_CHILD) {
-            assert_eq!(lock_memory().to_string(), expected);
-            let status = std::fs::read_to_string("/proc/self/status").unwrap();
-            let line = status.lines().find(|line| line.starts_with("VmLck:"));
-            assert_eq!(line.unwrap().contains(" 0 kB"), expected == "false");
-            return;
-        }
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("to be allowed, and forbidden, needs root: nothing was tested");
-            return;
-        }
-        let own = std::env::current_exe().unwrap();
-        let name = "schedule::tests::memory_is_locked_where_that_is_allowed_and_a_limit_is_no_trap";
-        let child = |expected: &str, before: &[&str]| {
-            let mut all: Vec<&std::ffi::OsStr> = before.iter().map(AsRef::as_ref).collect();
-            let arguments = [own.as_os_str(), name.as_ref(), "--exact".as_ref()];
-            all.extend(arguments);
-            let mut command = Command::new(all[0]);
-            let ended = command.args(&all[1..]).env(IS_CHILD, expected).output();
-            let ended = ended.unwrap();
-            let said = String::from_utf8_lossy(&ended.stdout);
-            assert!(ended.status.success(), "{before:?}: {said}");
-            assert!(said.contains("1 passed"), "{said}");
-        };
-        let as_nobody = ["setpriv", "--reuid=65534", "--clear-groups"];
-        child("true", &[]);
-        child(
-            "false",
-            &[&["prlimit", "--memlock=65536"][..], &as_nobody].concat(),
-        );
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl HostNetwork {
             watches: Vec::new(),
             events,
             setting: findings.errors.into_iter().next(),
-            changes: listen_to_changes()?,
+            changes: Some(listen_to_changes()?),
         };
         spawn_local(keeper.run(fence));
         let network = Self {
@@ -297,7 +297,7 @@ fn problem(reason: &str, message: String) -> Problem {
 }
 
 /// A socket of its own: one that overflows takes no question along.
-fn listen_to_changes() -> std::io::Result<Option<Changes>> {
+fn listen_to_changes() -> std::io::Result<Changes> {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
@@ -305,7 +305,7 @@ fn listen_to_changes() -> std::io::Result<Option<Changes>> {
     ];
     let (connection, _, changes) = rtnetlink::new_multicast_connection(&groups)?;
     spawn_local(connection);
-    Ok(Some(changes))
+    Ok(changes)
 }
 
 /// Resolves when links or addresses have changed, and with them whatever changed at the same time.

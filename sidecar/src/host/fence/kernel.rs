@@ -119,9 +119,10 @@ impl Kernel {
         Ok(objects.iter().find_map(|object| wire::pointer_of(object)))
     }
 
-    /// Whether nobody else has changed any rule set of this network namespace since this was last [told](Self::set_generation).
-    pub fn is_untouched(&mut self) -> Result<bool, FenceError> {
-        Ok(self.generation.is_some() && self.read_generation()? == self.generation)
+    /// Whether this number says that nobody else has changed any rule set of this network namespace since it was last
+    /// [told](Self::set_generation).
+    pub fn expects(&self, generation: Option<u32>) -> bool {
+        self.generation.is_some() && generation == self.generation
     }
 
     /// The number of the rule sets, read before they were.

@@ -44,6 +44,18 @@ enum Order {
     Close,
 }
 
+impl Order {
+    fn is_awaited(self) -> bool {
+        matches!(
+            self,
+            Self::Open {
+                must_tell: true,
+                ..
+            }
+        )
+    }
+}
+
 /// What the fence tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FenceEvent {
@@ -158,10 +170,10 @@ struct Loaded {
 impl Loaded {
     /// Whether the rules stand as they were loaded. While nobody changes any rules of this machine, one number says so.
     fn is_sound(&mut self) -> Result<bool, FenceError> {
-        if self.kernel.is_untouched()? {
+        let generation = self.kernel.read_generation()?;
+        if self.kernel.expects(generation) {
             return Ok(true);
         }
-        let generation = self.kernel.read_generation()?;
         let is_sound = self.kernel.fingerprint()? == self.fingerprint;
         self.kernel.set_generation(generation);
         Ok(is_sound)
@@ -307,24 +319,11 @@ fn load(rules: &str, table: &str) -> Result<Loaded, FenceError> {
 
 /// A later order replaces an earlier one; after a stall only the last counts. Who waits for an answer gets that of the last.
 fn newest(mut order: Order, inbox: &Receiver<Order>) -> Order {
-    while let Ok(next) = inbox.try_recv() {
-        let is_awaited = matches!(
-            order,
-            Order::Open {
-                must_tell: true,
-                ..
-            }
-        );
-        order = match next {
-            Order::Open {
-                deadline,
-                must_tell,
-            } => Order::Open {
-                deadline,
-                must_tell: must_tell || is_awaited,
-            },
-            Order::Close => Order::Close,
-        };
+    while let Ok(mut next) = inbox.try_recv() {
+        if let Order::Open { must_tell, .. } = &mut next {
+            *must_tell |= order.is_awaited();
+        }
+        order = next;
     }
     order
 }
