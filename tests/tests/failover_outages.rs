@@ -15,6 +15,15 @@ fn a_failover_needs_no_operator_and_is_counted_when_it_is_back() {
     assert!(found.promoted_ms <= 200.0, "{found:?}");
 }
 
+/// Before the outages too, for the same reason.
+#[test]
+fn an_api_cut_from_one_node_moves_nothing_that_can_stay() {
+    let found = outages::api_cut_from_active(office()).unwrap();
+    assert!(found.promoted_ms <= 200.0, "{found:?}");
+    let gap_ms = outages::api_cut_from_standby(office()).unwrap();
+    assert!(gap_ms <= 2500.0, "{gap_ms} ms without an answer");
+}
+
 #[test]
 fn asterisk_killed_without_the_api_is_restarted_in_place() {
     let gap_ms = outages::api_down(office(), Duration::from_secs(20)).unwrap();

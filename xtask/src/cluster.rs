@@ -40,6 +40,16 @@ pub(crate) enum Command {
         /// Such as node-1
         node: NodeId,
     },
+    /// Let nothing pass from a node and its pods to the API server
+    CutApi {
+        /// Such as node-1
+        node: NodeId,
+    },
+    /// Let it pass again
+    HealApi {
+        /// Such as node-1
+        node: NodeId,
+    },
     /// Kill the API server
     StopApi,
     /// Start the API server again
@@ -76,6 +86,8 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Start { node } => Cluster::attach()?.start(node),
         Command::Cut { node } => Cluster::attach()?.cut(node),
         Command::Heal { node } => Cluster::attach()?.heal(node),
+        Command::CutApi { node } => Cluster::attach()?.cut_api(node),
+        Command::HealApi { node } => Cluster::attach()?.heal_api(node),
         Command::StopApi => Cluster::attach()?.stop_apiserver(),
         Command::StartApi => Cluster::attach()?.start_apiserver(),
         Command::Load { archive } => {

@@ -10,7 +10,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 
-use super::layout::{API_SERVICE, CONTROL_PLANE, Layout, NodeId};
+use super::layout::{API_PORT, API_SERVICE, CONTROL_PLANE, Layout, NodeId};
 use crate::progress::output_of;
 
 const CURVE: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
@@ -161,7 +161,7 @@ fn write_kubeconfig(layout: &Layout, name: &str, server: Ipv4Addr) -> Result<()>
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{ "name": "pbx-ha", "cluster": {
-            "server": format!("https://{server}:6443"),
+            "server": format!("https://{server}:{API_PORT}"),
             "certificate-authority": layout.pki().join("ca.crt"),
         }}],
         "users": [{ "name": name, "user": {

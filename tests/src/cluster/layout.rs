@@ -14,6 +14,8 @@ use crate::netns::Host;
 pub(super) const BRIDGE: &str = "pbxha";
 /// The control plane's address on the bridge.
 pub const CONTROL_PLANE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// Where the API server listens there.
+pub(super) const API_PORT: u16 = 6443;
 /// The Service of the API inside the cluster.
 pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 /// The Service of the cluster's names.

@@ -30,7 +30,7 @@ mod process;
 mod runtime_images;
 
 pub use layout::{API_SERVICE, CONTROL_PLANE, DNS_SERVICE, Layout, NodeId, PODS, SERVICES};
-pub use process::{Process, wait_until};
+pub use process::{Process, own_start, wait_until};
 
 use pods::RunningPod;
 
@@ -164,6 +164,16 @@ impl Cluster {
     /// Plugs a node's cable in again.
     pub fn heal(&self, node: NodeId) -> Result<()> {
         self.known(node)?.host().heal()
+    }
+
+    /// Lets nothing pass from a node and its pods to the API server any more, silently.
+    pub fn cut_api(&self, node: NodeId) -> Result<()> {
+        node::cut_api(self.known(node)?)
+    }
+
+    /// Lets it pass again; does nothing when it does.
+    pub fn heal_api(&self, node: NodeId) -> Result<()> {
+        node::heal_api(self.known(node)?)
     }
 
     /// Kills the API server.

@@ -12,16 +12,20 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::control_plane::{command, path};
-use super::layout::{BRIDGE, CONTROL_PLANE, DNS_SERVICE, Layout, NodeId, PODS};
+use super::layout::{API_PORT, BRIDGE, CONTROL_PLANE, DNS_SERVICE, Layout, NodeId, PODS};
 use super::process::{self, Process};
 use super::{PAUSE_IMAGE, cgroups, mounts};
 use crate::netns::ip;
+use crate::progress::output_of;
 
 const CONTAINERD_TIMEOUT: Duration = Duration::from_secs(30);
 const CNI_PLUGINS: &str = "/usr/lib/cni";
 /// In seconds, for UDP flows of fewer than two packets each way: the probe leaves a hundred of them a second, which no phone
 /// does, and kube-proxy reads all that are remembered at every move.
 const SHORT_FLOW_TIMEOUT: &str = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout";
+
+/// The table that keeps a node from the API server.
+const API_CUT: &str = "pbxha_api_cut";
 
 /// Programs that run for one node, by the beginning of their names.
 const NODE_PROGRAMS: [&str; 3] = ["containerd", "runc", "kube"];
@@ -83,6 +87,27 @@ pub(super) fn power_off(layout: &Layout, node: NodeId) -> Result<()> {
         cgroups::remove_container(id);
     }
     Ok(())
+}
+
+/// Drops, silently, what the node and its pods send to the API server; twice is as good as once.
+pub(super) fn cut_api(node: NodeId) -> Result<()> {
+    let dropped = format!("ip daddr {CONTROL_PLANE} tcp dport {API_PORT} drop;");
+    let chain =
+        |hook: &str| format!("chain {hook} {{ type filter hook {hook} priority 10; {dropped} }};");
+    let chains = [chain("output"), chain("forward")].concat();
+    heal_api(node)?;
+    nft(node, &format!("table ip {API_CUT} {{ {chains} }}"))
+}
+
+/// Ends that, if there is any.
+pub(super) fn heal_api(node: NodeId) -> Result<()> {
+    // A table that is not there cannot be deleted, so it is made before.
+    let gone = format!("add table ip {API_CUT}; delete table ip {API_CUT};");
+    nft(node, &gone)
+}
+
+fn nft(node: NodeId, commands: &str) -> Result<()> {
+    output_of(node.host().command("nft").arg(commands)).map(drop)
 }
 
 /// Whether the node is powered on.

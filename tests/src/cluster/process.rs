@@ -11,8 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::clock::Moment;
+
 const DEATH_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The kernel tells times to user space in hundredths of a second.
+const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +203,12 @@ pub(super) fn is_stopped(pid: u32) -> bool {
     matches!(state, None | Some('T' | 'Z' | 'X'))
 }
 
+/// When this process began: with `cargo run` that is when cargo did, which compiles first and then becomes what it compiled.
+pub fn own_start() -> Result<Moment> {
+    let ticks = start_time(std::process::id()).context("read the start of this process")?;
+    Ok(Moment(ticks * NANOSECONDS_PER_TICK))
+}
+
 /// Ticks from boot to the start of a process; none when it is gone, or dead and not yet reaped.
 fn start_time(pid: u32) -> Option<u64> {
     parse_start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
@@ -227,6 +238,13 @@ pub(super) fn rustix_pid(pid: u32) -> Result<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_process_began_a_while_ago() {
+        std::thread::sleep(Duration::from_millis(30));
+        let age_ms = Moment::now().ms_since(own_start().unwrap());
+        assert!((20.0..600_000.0).contains(&age_ms), "{age_ms} ms");
+    }
 
     #[test]
     fn start_time_is_read_past_a_name_with_parentheses() {

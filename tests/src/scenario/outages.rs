@@ -1,7 +1,7 @@
-//! Outages of what a failover must not need: the operator, and the API server.
+//! Outages of what a failover must not need: the operator, and the API server, for all or for one node.
 
 use std::net::SocketAddrV4;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use pbx_crds::quorum::LONGEST_HOLD_MS;
@@ -10,7 +10,7 @@ use super::kills::signal_asterisk;
 use super::moves::{Move, Steps, observe};
 use crate::call::Call;
 use crate::clock::Moment;
-use crate::cluster::wait_until;
+use crate::cluster::{NodeId, wait_until};
 use crate::office::{NAME, NAMESPACE, OPERATOR_NAMESPACE, Office, SIP_PORT};
 use crate::sidecar_log::notices_since;
 use crate::watcher::View;
@@ -22,6 +22,10 @@ const HEEDED_TIMEOUT: Duration = Duration::from_secs(15);
 const CALLED: &str = "100";
 /// Into the outage, so that nothing lives on answers from before it.
 const BEFORE_KILL: Duration = Duration::from_secs(20);
+/// A sidecar that is cut off from the API silently knows it by then: it asks every five seconds, and waits for one.
+const CUT_NOTICED: Duration = Duration::from_secs(8);
+/// After a kill, until a restart in place is over for certain.
+const AFTER_KILL: Duration = Duration::from_secs(4);
 
 /// Takes the operator away, kills the active's Asterisk, and brings the operator back once the traffic has moved: the status is
 /// complete then, the counts exact. `status_ms` of the move contains the operator's absence.
@@ -67,16 +71,82 @@ fn scale_operator(office: &Office, replicas: u8) -> Result<()> {
 /// Stops the API server for `length` and kills the active's Asterisk during it: it is restarted in place, the role stays, and the
 /// operator's container outlives it. Returns the longest time without an answer, in milliseconds.
 pub fn api_down(office: &Office, length: Duration) -> Result<f64> {
+    let operator_ends = ends_of_operator(office)?;
+    let before_kill = BEFORE_KILL.min(length / 2);
+    let gap_ms = restarted_in_place(
+        office,
+        &Outage {
+            begin: &|| office.cluster.stop_apiserver(),
+            end: &|| office.cluster.start_apiserver(),
+            before_kill,
+            after_kill: length.saturating_sub(before_kill),
+        },
+    )?;
+    ensure!(
+        ends_of_operator(office)? == operator_ends,
+        "the operator's container ended: kubelet holds the next starts back"
+    );
+    changes_are_heeded(office)?;
+    Ok(gap_ms)
+}
+
+/// Cuts the API server off from the standby's node and kills the active's Asterisk during it: it is restarted in place, since the
+/// standby could not move the traffic. Returns the longest time without an answer, in milliseconds.
+pub fn api_cut_from_standby(office: &Office) -> Result<f64> {
+    office.wait_whole()?;
+    let standby = office.standbys()?.remove(0);
+    let node = office.pod(&standby)?.node;
+    restarted_in_place(
+        office,
+        &Outage {
+            begin: &|| office.cluster.cut_api(node),
+            end: &|| office.cluster.heal_api(node),
+            before_kill: CUT_NOTICED,
+            after_kill: AFTER_KILL,
+        },
+    )
+}
+
+/// Cuts the API server off from the active's node, which alone moves nothing, and then kills its Asterisk: the standby takes over and
+/// moves the traffic.
+pub fn api_cut_from_active(office: &Office) -> Result<Move> {
+    office.wait_whole()?;
+    let node = office.active_pod()?.node;
+    let found = observe(
+        office,
+        &Steps {
+            cause: &|office| cut_and_kill(office, node),
+            repair: &|office| office.cluster.heal_api(node),
+        },
+    );
+    // After a failure too.
+    office.cluster.heal_api(node)?;
+    found
+}
+
+fn cut_and_kill(office: &Office, node: NodeId) -> Result<Moment> {
+    office.cluster.cut_api(node)?;
+    std::thread::sleep(CUT_NOTICED);
+    signal_asterisk(office)
+}
+
+/// A time without the API, in which the active's Asterisk is killed.
+struct Outage<'a> {
+    begin: &'a dyn Fn() -> Result<()>,
+    end: &'a dyn Fn() -> Result<()>,
+    before_kill: Duration,
+    after_kill: Duration,
+}
+
+/// Sees to it that the active's Asterisk is restarted once in that outage, that the role stays, and that nobody else answers. Returns
+/// the longest time without an answer, in milliseconds.
+fn restarted_in_place(office: &Office, outage: &Outage) -> Result<f64> {
     let before = office.wait_whole()?;
     let restarts = restarts_of_active(&before)?;
-    let operator_ends = ends_of_operator(office)?;
     let probe = office.probe(office.service()?)?;
-    let stopped_at = Instant::now();
-    office.cluster.stop_apiserver()?;
-    std::thread::sleep(BEFORE_KILL.min(length / 2));
-    let killed = signal_asterisk(office);
-    std::thread::sleep(length.saturating_sub(stopped_at.elapsed()));
-    office.cluster.start_apiserver()?;
+    let killed = kill_during(office, outage);
+    // After a failure too.
+    (outage.end)()?;
     let log = probe.finish()?;
     let killed_at = killed?;
     let counted =
@@ -98,12 +168,15 @@ pub fn api_down(office: &Office, length: Duration) -> Result<f64> {
         log.answerers()
     );
     office.wait_whole()?;
-    ensure!(
-        ends_of_operator(office)? == operator_ends,
-        "the operator's container ended: kubelet holds the next starts back"
-    );
-    changes_are_heeded(office)?;
     Ok(log.worst_gap().ms)
+}
+
+fn kill_during(office: &Office, outage: &Outage) -> Result<Moment> {
+    (outage.begin)()?;
+    std::thread::sleep(outage.before_kill);
+    let killed_at = signal_asterisk(office)?;
+    std::thread::sleep(outage.after_kill);
+    Ok(killed_at)
 }
 
 /// Takes the standby's pod away, waits until the active counts on the witness for long, and stops the API server for `length`: the

@@ -5,7 +5,7 @@ use pbx_tests::measure::Goal;
 use super::measured::{Definition, figure};
 
 /// All figures, in the order of the table.
-pub(super) const FIGURES: [Definition; 16] = [
+pub(super) const FIGURES: [Definition; 18] = [
     figure(
         "e2e.apply_available_s",
         "`kubectl apply` → condition Available, images on the nodes",
@@ -65,6 +65,18 @@ pub(super) const FIGURES: [Definition; 16] = [
         "operator scaled to 0 during a failover → promoted; status and counts exact after its return",
         "ms",
         Goal::Max(150.0),
+    ),
+    figure(
+        "e2e.api_cut_active",
+        "API cut from the active's node: no move; then its Asterisk killed → first SIP answer, new source port",
+        "ms",
+        Goal::Median(150.0),
+    ),
+    figure(
+        "e2e.api_cut_standby",
+        "API cut from the standby's node, then the active Asterisk killed: longest time without an answer; role stays",
+        "ms",
+        Goal::Max(1000.0),
     ),
     figure(
         "e2e.api_down",

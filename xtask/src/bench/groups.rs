@@ -28,7 +28,7 @@ pub(super) struct Group {
 }
 
 /// All groups, in the order in which they run: the quick ones first.
-pub(super) const GROUPS: [Group; 10] = [
+pub(super) const GROUPS: [Group; 12] = [
     group("apply", 3, &["e2e.apply_available_s"], apply),
     group(
         "kill",
@@ -62,6 +62,18 @@ pub(super) const GROUPS: [Group; 10] = [
         20,
         &["e2e.node_off_promoted_ms", "e2e.dual"],
         node_off,
+    ),
+    group(
+        "api_cut_active",
+        3,
+        &["e2e.api_cut_active", "e2e.dual"],
+        api_cut_active,
+    ),
+    group(
+        "api_cut_standby",
+        3,
+        &["e2e.api_cut_standby"],
+        api_cut_standby,
     ),
     // Last: after an outage of the API server kube-proxy takes up to half a minute to watch it again.
     group("api_blip_alone", 3, &["e2e.api_blip_alone"], api_blip),
@@ -145,6 +157,17 @@ fn pod_ended(office: &Office, run: usize) -> Result<Values> {
     }?;
     tell_course(&found)?;
     Ok(vec![("e2e.pod_deleted_gap_ms", found.gap_ms), dual(&found)])
+}
+
+fn api_cut_active(office: &Office, _: usize) -> Result<Values> {
+    let found = outages::api_cut_from_active(office)?;
+    tell_course(&found)?;
+    Ok(vec![("e2e.api_cut_active", found.answer_ms), dual(&found)])
+}
+
+fn api_cut_standby(office: &Office, _: usize) -> Result<Values> {
+    let gap_ms = outages::api_cut_from_standby(office)?;
+    Ok(vec![("e2e.api_cut_standby", gap_ms)])
 }
 
 fn api_blip(office: &Office, _: usize) -> Result<Values> {

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: measured figures, as a table and as JSON.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Subcommand;
+use pbx_tests::cluster::Cluster;
 
 mod ami;
 mod asterisk;
@@ -35,10 +36,23 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Ami(arguments) => ami::run(&arguments),
-        Command::Asterisk(arguments) => asterisk::run(&arguments),
+        Command::Asterisk(arguments) => on_cluster(|| asterisk::run(&arguments)),
         Command::Doors(arguments) => doors::run(&arguments),
-        Command::E2e(arguments) => e2e::run(&arguments),
-        Command::Latency(arguments) => latency::run(&arguments),
+        Command::E2e(arguments) => on_cluster(|| e2e::run(&arguments)),
+        Command::Latency(arguments) => on_cluster(|| latency::run(&arguments)),
         Command::Failover(arguments) => failover::run(&arguments),
     }
+}
+
+/// A benchmark that needs the local cluster leaves it as it was found: one that was not running is ended, whatever became of the
+/// benchmark.
+fn on_cluster(measure: impl FnOnce() -> Result<()>) -> Result<()> {
+    let was_running = Cluster::attach().is_ok();
+    let measured = measure();
+    if was_running {
+        eprintln!("The cluster ran before, and goes on running: cargo xtask cluster down ends it.");
+        return measured;
+    }
+    let ended = Cluster::down().context("end the cluster of the benchmark");
+    measured.and(ended)
 }
