@@ -41,7 +41,8 @@ cp -a "${CARGO_HOME:-$HOME/.cargo}/bin" "$root/root/.cargo/bin"
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
 # A network that opens TLS has certificates of its own.
 cp -a /usr/local/share/ca-certificates/. "$root/usr/local/share/ca-certificates/"
-chroot "$root" update-ca-certificates > /dev/null 2>&1
+# It warns of files with several certificates, and takes them.
+chroot "$root" update-ca-certificates > /dev/null 2>&1 || true
 git clone --quiet "$repository" "$root/work/main"
 cp "$0" "$root/fresh_machine.sh"
 unshare --mount --propagation private bash -euc '

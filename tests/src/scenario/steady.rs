@@ -13,6 +13,8 @@ use crate::office::{NAME, Office, RELEASE};
 /// As `proc(5)` counts processor time on every Linux machine.
 const TICKS_PER_SECOND: f64 = 100.0;
 const KIB_PER_MIB: f64 = 1024.0;
+/// A start, or a move, is over by then: a sidecar gives back the memory of its start after a minute.
+const SETTLED: Duration = Duration::from_secs(75);
 
 /// A time in which nothing happened.
 #[derive(Clone, Debug)]
@@ -28,8 +30,7 @@ pub struct Steady {
 /// Watches a whole system for `length`.
 pub fn observe(office: &Office, length: Duration) -> Result<Steady> {
     office.wait_whole()?;
-    // What a move before this test began is not steady yet.
-    std::thread::sleep(Duration::from_secs(20));
+    std::thread::sleep(SETTLED);
     office.wait_whole()?;
     let audit = office.cluster.layout().audit_log();
     let begin = fs::metadata(&audit).context("find the audit log")?.len();
