@@ -117,6 +117,11 @@ impl Host {
         Path::new("/run/netns").join(&self.namespace)
     }
 
+    /// Gives these commands to the host's nftables.
+    pub fn nft(&self, commands: &str) -> Result<()> {
+        output_of(self.command("nft").arg(commands)).map(drop)
+    }
+
     /// A command that will run in the namespace, with the machine's mounts.
     pub fn command(&self, program: &str) -> Command {
         command_in(&self.path(), program)

@@ -30,6 +30,7 @@ mod process;
 mod runtime_images;
 
 pub use layout::{API_SERVICE, CONTROL_PLANE, DNS_SERVICE, Layout, NodeId, PODS, SERVICES};
+pub(crate) use process::TICKS_PER_SECOND;
 pub use process::{Process, own_start, wait_until};
 
 use pods::RunningPod;

@@ -16,7 +16,6 @@ use super::layout::{API_PORT, BRIDGE, CONTROL_PLANE, DNS_SERVICE, Layout, NodeId
 use super::process::{self, Process};
 use super::{PAUSE_IMAGE, cgroups, mounts};
 use crate::netns::ip;
-use crate::progress::output_of;
 
 const CONTAINERD_TIMEOUT: Duration = Duration::from_secs(30);
 const CNI_PLUGINS: &str = "/usr/lib/cni";
@@ -96,18 +95,15 @@ pub(super) fn cut_api(node: NodeId) -> Result<()> {
         |hook: &str| format!("chain {hook} {{ type filter hook {hook} priority 10; {dropped} }};");
     let chains = [chain("output"), chain("forward")].concat();
     heal_api(node)?;
-    nft(node, &format!("table ip {API_CUT} {{ {chains} }}"))
+    node.host()
+        .nft(&format!("table ip {API_CUT} {{ {chains} }}"))
 }
 
 /// Ends that, if there is any.
 pub(super) fn heal_api(node: NodeId) -> Result<()> {
     // A table that is not there cannot be deleted, so it is made before.
     let gone = format!("add table ip {API_CUT}; delete table ip {API_CUT};");
-    nft(node, &gone)
-}
-
-fn nft(node: NodeId, commands: &str) -> Result<()> {
-    output_of(node.host().command("nft").arg(commands)).map(drop)
+    node.host().nft(&gone)
 }
 
 /// Whether the node is powered on.

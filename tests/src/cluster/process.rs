@@ -16,8 +16,8 @@ use crate::clock::Moment;
 const DEATH_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The kernel tells times to user space in hundredths of a second.
-const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+/// As proc(5) counts times on every Linux machine.
+pub(crate) const TICKS_PER_SECOND: u16 = 100;
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,7 +206,9 @@ pub(super) fn is_stopped(pid: u32) -> bool {
 /// When this process began: with `cargo run` that is when cargo did, which compiles first and then becomes what it compiled.
 pub fn own_start() -> Result<Moment> {
     let ticks = start_time(std::process::id()).context("read the start of this process")?;
-    Ok(Moment(ticks * NANOSECONDS_PER_TICK))
+    Ok(Moment(
+        ticks * (1_000_000_000 / u64::from(TICKS_PER_SECOND)),
+    ))
 }
 
 /// Ticks from boot to the start of a process; none when it is gone, or dead and not yet reaped.

@@ -18,7 +18,6 @@ mod simple_hosts;
 pub mod weather;
 
 use std::net::SocketAddrV4;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -244,11 +243,11 @@ fn suffer(
 fn during(contender: &dyn Contender, nodes: &[usize], hook: &str, percent: u32) -> Result<()> {
     let hosts = contender.lan().hosts();
     for node in nodes {
-        nft(&hosts[*node], &lossy(hook, percent))?;
+        hosts[*node].nft(&lossy(hook, percent))?;
     }
     std::thread::sleep(LASTING);
     for node in nodes {
-        nft(&hosts[*node], "delete table netdev fault")?;
+        hosts[*node].nft("delete table netdev fault")?;
     }
     Ok(())
 }
@@ -264,11 +263,6 @@ fn lossy(hook: &str, percent: u32) -> String {
     format!(
         "table netdev fault {{ chain {hook} {{ type filter hook {hook} device \"{HOST_LINK}\" priority 500; {chance}drop; }}; }}"
     )
-}
-
-fn nft(host: &Host, commands: &str) -> Result<()> {
-    let mut command: Command = host.command("nft");
-    output_of(command.arg(commands)).map(drop)
 }
 
 /// Until the client is answered again, steadily.

@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::cluster::Process;
+use crate::cluster::{Process, TICKS_PER_SECOND};
 use crate::office::{NAME, Office, RELEASE};
 
-/// As `proc(5)` counts processor time on every Linux machine.
-const TICKS_PER_SECOND: f64 = 100.0;
 const KIB_PER_MIB: f64 = 1024.0;
 /// A start, or a move, is over by then: a sidecar gives back the memory of its start after a minute.
-const SETTLED: Duration = Duration::from_secs(75);
+pub const SETTLED: Duration = Duration::from_secs(75);
 
 /// A time in which nothing happened.
 #[derive(Clone, Debug)]
@@ -100,7 +98,7 @@ fn cpu_seconds(process: &Process) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid))
         .context("the sidecar was restarted in the steady time")?;
     ticks_in(&stat)
-        .map(|ticks| f64::from(ticks) / TICKS_PER_SECOND)
+        .map(|ticks| f64::from(ticks) / f64::from(TICKS_PER_SECOND))
         .context("read the sidecar's processor time")
 }
 

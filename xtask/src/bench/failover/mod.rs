@@ -11,6 +11,7 @@ use clap::Args;
 use pbx_tests::failover::cost::{cost, least_cost};
 use pbx_tests::failover::measure;
 use pbx_tests::images::{Profile, build_programs};
+use pbx_tests::scenario::steady::SETTLED;
 
 pub(super) use self::plan::responder;
 use self::plan::{CONTROL, DEFAULTS, FIGURES, Figure, SYSTEMS, System};
@@ -26,8 +27,6 @@ const TURNS: usize = 2;
 const COST_TIME: Duration = Duration::from_secs(15);
 /// As often as the cost's peer beats.
 const BEAT: Duration = Duration::from_millis(100);
-/// What a sidecar's start alone needed is let go within this.
-const SETTLED: Duration = Duration::from_secs(75);
 /// A system that fails so often in a turn is given up until the next.
 const MOST_FAILURES: usize = 3;
 /// A run that found the machine too busy is tried again so often.
