@@ -223,9 +223,10 @@ impl Timing {
         if self.keepalive * 8 > self.deadtime {
             return self.keepalive;
         }
+        let repeat_arrives_after = self.calm_patience() + self.keepalive / 5;
         self.warntime
-            .saturating_sub(self.keepalive)
-            .clamp(self.keepalive, self.keepalive * 3)
+            .saturating_sub(repeat_arrives_after)
+            .clamp(self.keepalive, self.keepalive * 10 / 3)
     }
 
     /// When a beat after a long pause is repeated, unless it is acknowledged: its peers have waited longer than for any other.

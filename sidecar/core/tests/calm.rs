@@ -52,11 +52,11 @@ fn is_beat(body: &Body) -> bool {
 }
 
 #[test]
-fn while_all_answer_beats_are_three_keepalives_apart() {
+fn while_all_answer_beats_leave_a_repeat_its_time_before_warntime() {
     let mut office = Office::open();
     for _ in 0..5 {
         office.acknowledge(&[1, 2], 1);
-        assert_eq!(office.next_beat(), 300);
+        assert_eq!(office.next_beat(), 330);
     }
 }
 
@@ -64,7 +64,7 @@ fn while_all_answer_beats_are_three_keepalives_apart() {
 fn a_beat_that_one_peer_misses_is_repeated_before_it_warns_and_from_then_on_every_keepalive() {
     let mut office = Office::open();
     office.acknowledge(&[1, 2], 1);
-    assert_eq!(office.next_beat(), 300);
+    assert_eq!(office.next_beat(), 330);
     office.acknowledge(&[1], 1);
     assert_eq!(office.next_beat(), 50, "its peers have waited already");
     for _ in 0..4 {
@@ -72,7 +72,7 @@ fn a_beat_that_one_peer_misses_is_repeated_before_it_warns_and_from_then_on_ever
         assert_eq!(office.next_beat(), 100);
     }
     office.acknowledge(&[1, 2], 1);
-    assert_eq!(office.next_beat(), 300, "and calm again");
+    assert_eq!(office.next_beat(), 330, "and calm again");
 }
 
 /// A path of 60 ms answers after the repetition of a calm beat, and before the next of any other.
@@ -81,7 +81,7 @@ fn a_slow_path_is_calm_now_and_then_and_never_asked_more_often_than_with_every_k
     let mut office = Office::open();
     for round in 0..3 {
         office.acknowledge(&[1, 2], 60);
-        assert_eq!(office.next_beat(), 300, "{round}");
+        assert_eq!(office.next_beat(), 330, "{round}");
         assert_eq!(office.next_beat(), 50, "{round}");
     }
 }
@@ -129,18 +129,18 @@ fn next_hello(desk: &mut Desk, seat: u8) -> u128 {
 #[test]
 fn a_standby_greets_the_other_with_the_ack_of_a_beat() {
     let mut desk = Desk::hot_standby(3);
-    desk.pass(300);
+    desk.pass(330);
     for _ in 0..4 {
         desk.effects.clear();
         desk.hear(1, Epoch(5), Body::Beat { is_active: true });
         assert_eq!(desk.sent_to(2), [Body::Hello]);
         desk.effects.clear();
-        desk.pass(300);
+        desk.pass(330);
         assert_eq!(desk.sent_to(2), [], "the next beat is due now");
     }
     desk.hear(1, Epoch(5), Body::Beat { is_active: true });
     let gaps = [(); 3].map(|()| next_hello(&mut desk, 2));
-    assert_eq!(gaps, [350, 150, 150], "no beat comes any more");
+    assert_eq!(gaps, [380, 150, 150], "no beat comes any more");
 }
 
 #[test]

@@ -364,7 +364,7 @@ fn r12_an_unready_heir_declines_with_a_release() {
 #[test]
 fn r12_a_silent_peer_is_no_heir_and_asterisk_starts_again_in_place() {
     let mut desk = Desk::active();
-    desk.pass(670);
+    desk.pass(685);
     desk.input(Input::Guard(GuardEvent::Exited { at: desk.now }));
     let is_restart = |effect: &Effect| matches!(effect, Effect::RestartInPlace { .. });
     assert!(desk.effects.iter().any(is_restart));
@@ -375,7 +375,7 @@ fn r12_a_silent_peer_is_no_heir_and_asterisk_starts_again_in_place() {
     assert_eq!(desk.view().role, Role::Active);
 }
 
-/// Calm beats are 300 ms apart: an answer that takes 200 ms is late, and no silence.
+/// Calm beats are 330 ms apart: an answer that takes 200 ms is late, and no silence.
 #[test]
 fn r12_a_late_answer_to_a_calm_beat_does_not_cost_the_heir() {
     let mut desk = Desk::active();
@@ -426,7 +426,7 @@ fn r14_one_call_at_a_time_and_a_late_answer_is_discarded() {
 #[test]
 fn a_switchover_without_an_heir_is_refused_and_the_active_goes_on() {
     let mut desk = Desk::active();
-    desk.pass(670);
+    desk.pass(685);
     desk.input(switchover());
     let reason = Suppression::NoHeir;
     assert_eq!(desk.notices(), vec![Notice::SwitchoverRefused { reason }]);
