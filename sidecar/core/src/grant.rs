@@ -76,7 +76,7 @@ impl Node {
         }
         self.grant = None;
         // It has served by this move, or another bid: that it ends is another one.
-        let is_over = |heir: &Heir| self.highest_epoch > heir.epoch;
+        let is_over = |heir: &Heir| self.highest_epoch.max(release.epoch) > heir.epoch;
         if let Some(heir) = self.heir.take().filter(is_over) {
             self.forget_heir(now, heir);
         }
@@ -87,17 +87,21 @@ impl Node {
             .is_some_and(|(seat, _)| seat == release.from)
         {
             self.known_active = None;
-            let is_leaving = self.peer(release.from).is_leaving;
-            let cause = if is_leaving {
-                Cause::PodDeleted
-            } else {
-                Cause::QuorumLost
-            };
             self.vacancy = Vacancy {
-                cause,
+                cause: self.cause_of_release(release),
                 from: Some(release.from),
                 since: now,
             };
+        }
+    }
+
+    /// Planned, unless another has bid since: that one may have served, and its end is not what was planned.
+    fn cause_of_release(&self, release: &Message) -> Cause {
+        let is_latest = release.epoch >= self.highest_epoch;
+        if is_latest && self.peer(release.from).is_leaving {
+            Cause::PodDeleted
+        } else {
+            Cause::QuorumLost
         }
     }
 
@@ -105,7 +109,9 @@ impl Node {
     pub(crate) fn expire_grant(&mut self, now: BootTime) {
         if self.grant.is_some_and(|grant| now >= grant.expires_at) {
             self.grant = None;
-            self.heir = None;
+            if let Some(heir) = self.heir {
+                self.forget_heir(now, heir);
+            }
             self.known_active = None;
             self.may_bid_at = self.may_bid_at.max(now);
         }
