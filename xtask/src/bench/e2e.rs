@@ -102,7 +102,10 @@ fn run_group(
     let mut failures = 0;
     for run in 0..runs {
         if Instant::now() > end {
-            measured.note_failure(group.figures, "no time was left");
+            // More than the group's own runs were asked for: those that there was no time for are not missed.
+            if run < group.runs {
+                measured.note_failure(group.figures, "no time was left");
+            }
             return;
         }
         if failures >= MOST_FAILURES {
