@@ -2,7 +2,7 @@
 # README's first command on a fresh machine: a new Debian 12 with git, Rust and Go of this machine, and nothing else, in a mount
 # namespace of its own. Runs the demo twice, without and with caches, and leaves its figures beside the folder.
 #
-#     tests/fresh_machine.sh /var/tmp/fresh      # as root; 16 minutes on two cores, 15 GB; no other cluster may run
+#     tests/fresh_machine.sh /var/tmp/fresh      # as root; 18 minutes on two cores, 15 GB; no other cluster may run
 #
 # Its processes and network namespaces are the machine's, as those of every local cluster; the last step ends them.
 set -euo pipefail
