@@ -42,13 +42,7 @@ fn r12_an_heir_that_may_have_served_leaves_no_switchover_behind() {
                 desk.input(Input::Tick);
             }
         }
-        serve_again(&mut desk);
-        let is_promoted = |notice: &Notice| matches!(notice, Notice::Promoted { cause, .. } if *cause == expected);
-        assert!(
-            desk.notices().iter().any(is_promoted),
-            "{fate:?}: {:?}",
-            desk.notices()
-        );
+        assert_eq!(cause_of_next(&mut desk), expected, "{fate:?}");
     }
 }
 
@@ -64,7 +58,8 @@ fn handed_over() -> (Desk, Epoch) {
     (desk, handed_over)
 }
 
-fn serve_again(desk: &mut Desk) {
+/// What its next promotion is told to be because of.
+fn cause_of_next(desk: &mut Desk) -> Cause {
     desk.become_ready();
     for _ in 0..200 {
         if desk.view().epoch.is_none() {
@@ -77,6 +72,14 @@ fn serve_again(desk: &mut Desk) {
     desk.hear(2, epoch, Body::Ack { beat_sent_at });
     let deadline = beat_sent_at.after(Duration::from_millis(700));
     desk.input(Input::Guard(GuardEvent::Armed { deadline }));
+    let cause = |notice: &Notice| match notice {
+        Notice::Promoted { cause, .. } => Some(*cause),
+        _ => None,
+    };
+    desk.notices()
+        .iter()
+        .find_map(cause)
+        .expect("it is promoted")
 }
 
 /// A third hears that the active leaves, after another has bid: if nobody comes, that one may have served.
@@ -92,12 +95,6 @@ fn r6_a_pods_end_is_planned_until_another_has_bid() {
             desk.hear(2, Epoch(8), Body::Nack { because });
         }
         desk.hear(1, epoch, Body::Release);
-        serve_again(&mut desk);
-        let is_promoted = |notice: &Notice| matches!(notice, Notice::Promoted { cause, .. } if *cause == expected);
-        assert!(
-            desk.notices().iter().any(is_promoted),
-            "{:?}",
-            desk.notices()
-        );
+        assert_eq!(cause_of_next(&mut desk), expected);
     }
 }
