@@ -337,6 +337,8 @@ impl Daemon {
             Effect::Send(message) => self.send(now, message),
             Effect::Call { id, call } => self.tell(FromCore::Call(*id, Box::new(*call))),
             Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => {
+                let event = self.gate.look().map(Input::Guard);
+                self.work.inputs.extend(event);
                 let mut orders = std::mem::take(&mut self.work.orders);
                 self.driver.arm(now, *deadline, &mut orders);
                 self.work.orders = orders;

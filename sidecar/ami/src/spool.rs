@@ -14,10 +14,8 @@ use crate::class::Classes;
 use crate::folder_watch::FolderWatch;
 use crate::queue::{Arrival, Lane, Queue, QueueError, Record, State, actions_in};
 
-/// How often the folder is looked at while actions of it are under way.
+/// How often the folder is looked at while actions of it are under way, or while the kernel tells of no new files.
 const PACE: Duration = Duration::from_millis(100);
-/// … and while none are, if the kernel tells of new files: what it does not tell is found by this.
-const CALM: Duration = Duration::from_secs(2);
 /// After a folder or queue that cannot be used.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The largest file.
@@ -66,7 +64,7 @@ pub fn start(folder: PathBuf, write: Classes, queue: Queue) -> io::Result<()> {
             }
             was_sound = looked.is_ok();
             match (looked, &watch) {
-                (Ok(0), Some(watch)) => watch.wait(CALM),
+                (Ok(0), Some(watch)) => watch.wait(watch.look_again()),
                 (Ok(_), _) => std::thread::sleep(PACE),
                 (Err(_), _) => std::thread::sleep(PAUSE),
             }

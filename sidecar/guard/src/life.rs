@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitStatus, kill_process};
 use thiserror::Error;
@@ -50,6 +51,20 @@ pub(crate) enum End {
     Exited(ExitKind),
 }
 
+/// The deadlines passed on to a leash, which answers each, in their order: so many of either, and up to which one somebody waits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Answers {
+    ordered: u64,
+    given: u64,
+    awaited: u64,
+}
+
+impl Answers {
+    fn is_awaited(self) -> bool {
+        self.given < self.awaited
+    }
+}
+
 /// Whether the guard has killed this life, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum KillOrder {
@@ -70,8 +85,7 @@ pub(crate) struct Life {
     /// `None` before Asterisk is executed, and once it was seen to end.
     doom: Option<DoomWatch>,
     armed: Deadline,
-    /// The latest deadline whose confirmation the sidecar did not ask for.
-    withheld: Deadline,
+    answers: Answers,
     /// The latest that the sidecar was told.
     told: Deadline,
     is_leash_reaped: bool,
@@ -108,7 +122,11 @@ impl Life {
             asterisk: None,
             doom: None,
             armed: Deadline::SLACK,
-            withheld: Deadline::SLACK,
+            // The leash answers the deadline of its launch as any other.
+            answers: Answers {
+                ordered: u64::from(deadline_ns != 0),
+                ..Answers::default()
+            },
             told: Deadline::SLACK,
             is_leash_reaped: false,
             is_asterisk_reaped: false,
@@ -136,9 +154,15 @@ impl Life {
         self.kill_order == KillOrder::Asked
     }
 
-    /// What to poll for the leash's reports.
-    pub(crate) fn link(&self) -> Option<BorrowedFd<'_>> {
-        self.link.as_ref().map(AsFd::as_fd)
+    /// What to poll for the leash's reports, and what of it is worth waking for: a confirmation that nobody waits for is read with the next
+    /// order, a closed link at once.
+    pub(crate) fn link(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let interest = if self.asterisk.is_none() || self.answers.is_awaited() {
+            PollFlags::IN
+        } else {
+            PollFlags::RDHUP
+        };
+        self.link.as_ref().map(|link| (link.as_fd(), interest))
     }
 
     /// What to poll for the end of a thread of Asterisk.
@@ -163,22 +187,25 @@ impl Life {
     }
 
     /// Passes a deadline on; false: the leash does not take it.
-    pub(crate) fn arm(&self, deadline_ns: u64) -> bool {
+    pub(crate) fn arm(&mut self, deadline_ns: u64) -> bool {
         let order = Order::Arm { deadline_ns };
-        !self.is_killed()
+        let is_taken = !self.is_killed()
             && self
                 .link
                 .as_ref()
-                .is_some_and(|link| send_packet(link, order))
+                .is_some_and(|link| send_packet(link, order));
+        self.answers.ordered += u64::from(is_taken);
+        is_taken
     }
 
-    /// This deadline's confirmation is not asked for.
-    pub(crate) fn withhold(&mut self, deadline_ns: u64) {
-        self.withheld.raise(deadline_ns);
+    /// The answer to the deadline that was passed on last is waited for.
+    pub(crate) fn await_answer(&mut self) {
+        self.answers.awaited = self.answers.ordered;
     }
 
-    pub(crate) fn is_withheld(&self, deadline_ns: u64) -> bool {
-        self.withheld.as_ns() == deadline_ns
+    /// Whether the answer that was heard last is waited for, or came before such a one.
+    pub(crate) fn is_answer_awaited(&self) -> bool {
+        self.answers.given <= self.answers.awaited
     }
 
     /// The sidecar is told this deadline.
@@ -288,8 +315,11 @@ impl Life {
                 self.doom = self.asterisk.map(DoomWatch::new);
             }
             Report::SpawnFailed { errno } => self.finish(ExitKind::SpawnError(errno)),
-            Report::Armed { standing_ns } => self.armed.raise(standing_ns),
-            Report::ArmRefused { .. } => {}
+            Report::Armed { standing_ns } => {
+                self.answers.given += 1;
+                self.armed.raise(standing_ns);
+            }
+            Report::ArmRefused { .. } => self.answers.given += 1,
             Report::Exited { code } => self.finish(ExitKind::Code(code)),
             Report::Killed { signal } => self.finish(ExitKind::Signal(signal)),
         }

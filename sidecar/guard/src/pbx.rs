@@ -7,7 +7,8 @@
 //!
 //! Each turn of the loop looks at what is ready in a fixed order, without waiting: ended threads, signals and
 //! dead children, then the leash's reports, then the sidecar, then the time. A leash's last words are thus
-//! read before its life is settled, and its confirmations before its deadline is judged.
+//! read before its life is settled, and its confirmations before its deadline is judged. Confirmations that the
+//! sidecar does not wait for end no wait: they are read in the next turn, which the next order brings.
 
 use std::ffi::OsString;
 use std::io;
@@ -103,7 +104,7 @@ pub fn run(options: PbxOptions) -> Result<(), PbxError> {
     }
 }
 
-/// What there is to look at. Looking at nothing else saves a third of what a renewed deadline costs.
+/// What there is to look at besides the leash. Looking at nothing else saves a third of what a renewed deadline costs.
 #[derive(Clone, Copy, Debug)]
 #[allow(
     clippy::struct_excessive_bools,
@@ -113,7 +114,6 @@ struct Ready {
     signals: bool,
     listener: bool,
     connection: bool,
-    link: bool,
     thread: bool,
 }
 
@@ -163,7 +163,9 @@ impl Guard {
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::new(&self.listener, PollFlags::IN),
             connection.map_or_else(nothing, |it| PollFd::new(it, it.interest())),
-            link.map_or_else(nothing, |it| PollFd::from_borrowed_fd(it, PollFlags::IN)),
+            link.map_or_else(nothing, |(it, interest)| {
+                PollFd::from_borrowed_fd(it, interest)
+            }),
             nothing(),
             nothing(),
             nothing(),
@@ -177,13 +179,12 @@ impl Guard {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(PbxError::Poll(error.into())),
         }
-        let [signals, listener, connection, link, threads @ ..] =
+        let [signals, listener, connection, _, threads @ ..] =
             polled.map(|it| !it.revents().is_empty());
         Ok(Ready {
             signals,
             listener,
             connection,
-            link,
             thread: threads.contains(&true),
         })
     }
@@ -206,6 +207,7 @@ impl Guard {
     /// Takes signals, reaps the dead, hears the leash, and settles a life that is over.
     fn look_after_processes(&mut self, ready: Ready) {
         if ready.thread {
+            self.hear_leash();
             self.on_thread_ended();
         }
         let is_ending = self.life.as_ref().is_some_and(Life::is_ending);
@@ -214,12 +216,14 @@ impl Guard {
             self.on_terminate();
         }
         let has_children = !has_dead || self.reap_all();
-        if has_dead || ready.link {
-            while let Some(report) = self.life.as_mut().and_then(Life::next_report) {
-                self.on_report(report);
-            }
-        }
+        self.hear_leash();
         self.settle(has_children);
+    }
+
+    fn hear_leash(&mut self) {
+        while let Some(report) = self.life.as_mut().and_then(Life::next_report) {
+            self.on_report(report);
+        }
     }
 
     /// Told at once when Asterisk ends with it: a failover need not wait until the kernel has taken it apart.
@@ -275,7 +279,7 @@ impl Guard {
                 }
             }
             // The launch's own deadline is announced after Started.
-            Report::Armed { standing_ns } if is_started && !life.is_withheld(standing_ns) => {
+            Report::Armed { standing_ns } if is_started && life.is_answer_awaited() => {
                 self.tell_armed(run, standing_ns);
             }
             Report::ArmRefused { deadline_ns } => {
@@ -347,13 +351,13 @@ impl Guard {
             Command::Hello => self.on_hello(),
             Command::Start { deadline_ns } => self.on_start(deadline_ns),
             Command::Arm { run, deadline_ns } => {
-                self.on_arm(run, deadline_ns);
-            }
-            Command::Extend { run, deadline_ns } => {
                 let is_passed_on = self.on_arm(run, deadline_ns);
                 if let Some(life) = self.life.as_mut().filter(|_| is_passed_on) {
-                    life.withhold(deadline_ns);
+                    life.await_answer();
                 }
+            }
+            Command::Extend { run, deadline_ns } => {
+                self.on_arm(run, deadline_ns);
             }
             Command::Stop { run } => self.on_stop(run),
             Command::Exit => self.leave(),
@@ -404,7 +408,7 @@ impl Guard {
 
     /// Whether the leash has the order now.
     fn on_arm(&mut self, run: RunId, deadline_ns: u64) -> bool {
-        let is_passed_on = self.life.as_ref().is_some_and(|life| {
+        let is_passed_on = self.life.as_mut().is_some_and(|life| {
             life.run() == run
                 && life.armed().judge(deadline_ns, boot_now_ns()) != Verdict::Passed
                 && life.arm(deadline_ns)

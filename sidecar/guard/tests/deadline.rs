@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use pbx_guard::boot_now_ns;
 use pbx_guard::protocol::{Command, Event, ExitKind, RunId, StartRefusal};
 use rustix::process::{Pid, Signal};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use support::{Guard, LIMIT, MS, Sidecar, alone, died_at_ns, kill, parent_of};
 
 /// How late the end may come; never early.
@@ -182,6 +183,47 @@ fn an_extension_holds_without_a_word_and_is_told_before_the_end() {
         sidecar.next(),
         Event::Doomed { .. } | Event::Exited { .. }
     ));
+}
+
+#[test]
+fn a_confirmation_that_nobody_waits_for_wakes_nobody() {
+    const EXTENSIONS: u64 = 20;
+    let _alone = alone();
+    let mut guard = Guard::start();
+    let mut sidecar = guard.greet();
+    let (run, pid) = guard.launch(&mut sidecar, None);
+    let mut deadline_ns = boot_now_ns() + 60_000 * MS;
+    assert_eq!(
+        arm(&mut sidecar, run, deadline_ns),
+        Event::Armed { run, deadline_ns }
+    );
+    // On one processor the leash answers when the guard sleeps.
+    for process in [guard.pid(), parent_of(pid)] {
+        let mut first = CpuSet::new();
+        first.set(0);
+        sched_setaffinity(Some(process), &first).unwrap();
+    }
+    let before = sleeps(guard.pid());
+    for _ in 0..EXTENSIONS {
+        deadline_ns += MS;
+        sidecar.send(Command::Extend { run, deadline_ns });
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let count = sleeps(guard.pid()) - before;
+    assert!(count < EXTENSIONS * 3 / 2, "{count}");
+    // An order whose answer is wanted is answered, and by what the kernel was given last.
+    assert_eq!(
+        arm(&mut sidecar, run, deadline_ns - MS),
+        Event::Armed { run, deadline_ns }
+    );
+}
+
+/// How often a process has gone to sleep.
+fn sleeps(pid: Pid) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut lines = status.lines();
+    let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.unwrap().trim().parse().unwrap()
 }
 
 #[test]

@@ -1,17 +1,15 @@
 //! Between the core and what ends its service: an armed leash counts only together with a standing fence. A promotion is announced from
 //! here, at once. Pure but for the handles.
 
-use std::time::Duration;
-
 use pbx_core::{BootTime, Effect, GuardEvent, Notice};
 
 use super::announce::Announcers;
 use super::fence::FenceHandle;
 
-/// The fence confirms this often, as the guard does: each word of it wakes the core.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-
 /// Joins the two confirmations. Without a fence, what the guard says passes unchanged.
+///
+/// The fence says a word when a service begins. Later ones would only wake the core: what the kernel was given meanwhile is
+/// [looked at](FenceGate::look) with the next beat.
 #[derive(Debug, Default)]
 pub struct FenceGate {
     fence: Option<FenceHandle>,
@@ -32,12 +30,19 @@ impl FenceGate {
         }
     }
 
+    /// Before a deadline is ordered: what the core is told of the fence, which said nothing of it.
+    pub fn look(&mut self) -> Option<GuardEvent> {
+        let standing = self.fence.as_ref()?.standing();
+        self.standing = Some(self.standing?.max(standing));
+        self.joined()
+    }
+
     /// Before the effect is carried out: the fence follows what the leash is told.
     pub fn on_effect(&mut self, effect: &Effect) {
         let Some(fence) = &self.fence else { return };
         match effect {
             Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => {
-                fence.open(*deadline, self.must_tell(*deadline));
+                fence.open(*deadline, self.standing.is_none());
             }
             Effect::Stop => self.shut(),
             // The services repeat it; on a busy host their turn comes later.
@@ -69,12 +74,6 @@ impl FenceGate {
     pub fn on_fence(&mut self, deadline: BootTime) -> Option<GuardEvent> {
         self.standing = self.standing.max(Some(deadline));
         self.joined()
-    }
-
-    /// As with the leash: the first time, and about once a second.
-    fn must_tell(&self, deadline: BootTime) -> bool {
-        self.standing
-            .is_none_or(|standing| deadline.since(standing) >= TELL_EVERY)
     }
 
     /// The earlier of the two, when it grew.
@@ -139,15 +138,19 @@ mod tests {
     }
 
     #[test]
-    fn the_fence_is_asked_for_its_word_at_first_and_once_a_second() {
-        let mut gate = gate();
-        let begin = BootTime(1_000_000_000);
-        assert!(gate.must_tell(begin));
-        gate.on_fence(begin);
-        assert!(!gate.must_tell(begin.after(TELL_EVERY / 2)));
-        assert!(gate.must_tell(begin.after(TELL_EVERY)));
+    fn what_the_kernel_was_given_without_a_word_counts_once_the_service_has_begun() {
+        let fence = FenceHandle::to_nowhere();
+        let mut gate = FenceGate::new(Some(fence.clone()), Announcers::default());
+        gate.on_guard(armed(300));
+        // Of an earlier service: it may have been closed since.
+        fence.stand(BootTime(100));
+        assert_eq!(gate.look(), None);
+        assert_eq!(gate.on_fence(BootTime(150)), Some(armed(150)));
+        fence.stand(BootTime(250));
+        assert_eq!((gate.look(), gate.look()), (Some(armed(250)), None));
         gate.on_effect(&Effect::Stop);
-        assert!(gate.must_tell(begin.after(TELL_EVERY / 2)));
+        gate.on_guard(armed(400));
+        assert_eq!(gate.look(), None);
     }
 
     #[test]

@@ -46,8 +46,8 @@ const HOLD: Duration = Duration::from_secs(10);
 const EVENTS_PACE: Duration = Duration::from_millis(1);
 /// How often time itself is looked at,
 const TICK: Duration = Duration::from_millis(250);
-/// … and while nobody waits for anything.
-const CALM_TICK: Duration = Duration::from_secs(2);
+/// … and while nobody waits for anything: often enough to ping a silent Asterisk.
+const CALM_TICK: Duration = Duration::from_secs(10);
 /// What is kept of an answer for the queue.
 const ANSWER_LIMIT_BYTES: usize = 1 << 20;
 

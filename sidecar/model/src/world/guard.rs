@@ -29,8 +29,6 @@ pub struct Process {
     pub timer: u64,
     /// The sidecar ordered its end.
     is_asked: bool,
-    /// The latest deadline that the sidecar wants no word of.
-    withheld: Deadline,
     /// The latest that it was told.
     told: Deadline,
 }
@@ -44,7 +42,6 @@ impl Default for Process {
             run: 0,
             timer: 0,
             is_asked: false,
-            withheld: Deadline::SLACK,
             told: Deadline::SLACK,
         }
     }
@@ -139,17 +136,13 @@ impl World {
             // The end of its run overtakes it.
             return;
         }
-        if is_withheld {
-            asterisk.withheld.raise(deadline_ns);
-        }
         asterisk.deadline.raise(deadline_ns);
-        let standing = asterisk.deadline;
         if verdict == Verdict::Later {
             asterisk.timer += 1;
             self.set_timer(pod);
         }
         self.note_serving();
-        if self.pods[pod].asterisk.withheld != standing {
+        if !is_withheld {
             self.tell_armed(pod);
         }
     }

@@ -31,6 +31,9 @@ pub enum FenceError {
     /// A message to it, or its answer, was lost.
     #[error("cannot talk to nftables")]
     Talk(#[source] Errno),
+    /// Somebody changed some rule set of this network namespace since it was looked at; nothing was done.
+    #[error("the rule sets were changed meanwhile")]
+    Overtaken,
     /// A set, a map or a table is gone, or may not be changed.
     #[error("nftables refused: {0}")]
     Refused(Errno),
@@ -54,7 +57,7 @@ impl FenceError {
         match self {
             Self::Open(_) => "FenceNotAllowed",
             Self::Talk(_) => "FenceUnreachable",
-            Self::Refused(_) => "FenceChanged",
+            Self::Overtaken | Self::Refused(_) => "FenceChanged",
             Self::Start(_) | Self::Load { .. } | Self::Stuck => "FenceNotLoaded",
         }
     }
@@ -92,15 +95,17 @@ impl Kernel {
         })
     }
 
-    /// First phase of a refresh.
+    /// First phase of a refresh. [`FenceError::Overtaken`] unless the rules are known to stand as they did when their number was
+    /// [told](Self::set_generation).
     pub fn fill(&mut self, fill: Fill) -> Result<(), FenceError> {
-        let request = wire::fill(&self.table, fill.slot, fill.timeout, self.sequence);
+        let number = self.generation;
+        let request = wire::fill(&self.table, fill.slot, fill.timeout, self.sequence, number);
         self.change(&request)
     }
 
-    /// Second phase.
+    /// Second phase, refused as the first.
     pub fn point(&mut self, slot: Slot) -> Result<(), FenceError> {
-        let request = wire::point(&self.table, slot, self.sequence);
+        let request = wire::point(&self.table, slot, self.sequence, self.generation);
         self.change(&request)
     }
 
@@ -123,6 +128,11 @@ impl Kernel {
     /// [told](Self::set_generation).
     pub fn expects(&self, generation: Option<u32>) -> bool {
         self.generation.is_some() && generation == self.generation
+    }
+
+    /// Whether it is known that nobody else has.
+    pub fn knows_generation(&self) -> bool {
+        self.generation.is_some()
     }
 
     /// The number of the rule sets, read before they were.
@@ -175,6 +185,7 @@ impl Kernel {
                     Answer::Object(object) => objects.push(object.to_vec()),
                     Answer::Result(0) if sequence != last => {}
                     Answer::Done | Answer::Result(0) => return Ok(objects),
+                    Answer::Result(wire::OVERTAKEN) => return Err(FenceError::Overtaken),
                     Answer::Result(error) => {
                         return Err(FenceError::Refused(Errno::from_raw_os_error(-error)));
                     }

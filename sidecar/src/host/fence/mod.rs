@@ -11,6 +11,8 @@ mod lease;
 mod ruleset;
 mod wire;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -76,6 +78,7 @@ pub enum FenceEvent {
 #[derive(Clone, Debug)]
 pub struct FenceHandle {
     orders: SyncSender<Order>,
+    standing_ns: Arc<AtomicU64>,
     queue_full: Counter,
 }
 
@@ -93,6 +96,11 @@ impl FenceHandle {
         self.send(Order::Close);
     }
 
+    /// The deadline that the kernel was given last, told or not. What was closed since may still be it.
+    pub fn standing(&self) -> BootTime {
+        BootTime(self.standing_ns.load(Ordering::Acquire))
+    }
+
     /// A lost order costs availability only: what was open ends by the kernel's clock.
     fn send(&self, order: Order) {
         if self.orders.try_send(order).is_err() {
@@ -103,10 +111,16 @@ impl FenceHandle {
 
 #[cfg(test)]
 impl FenceHandle {
+    /// As if the kernel had been given this deadline.
+    pub fn stand(&self, deadline: BootTime) {
+        self.standing_ns.store(deadline.0, Ordering::Release);
+    }
+
     /// Whose orders nobody carries out.
     pub fn to_nowhere() -> Self {
         Self {
             orders: sync_channel(QUEUE).0,
+            standing_ns: Arc::default(),
             queue_full: Counter::default(),
         }
     }
@@ -125,7 +139,9 @@ pub fn start(
 ) -> Result<FenceHandle, StartError> {
     let (orders, inbox) = sync_channel(QUEUE);
     let queue_full = metrics.queue_full.clone();
+    let standing_ns = Arc::<AtomicU64>::default();
     let keeper = Keeper {
+        standing_ns: standing_ns.clone(),
         rules: ruleset::rules(plan),
         table: plan.table.clone(),
         loaded: None,
@@ -140,7 +156,11 @@ pub fn start(
             pbx_guard::schedule::run_ahead();
             keeper.run(&inbox);
         })?;
-    Ok(FenceHandle { orders, queue_full })
+    Ok(FenceHandle {
+        orders,
+        standing_ns,
+        queue_full,
+    })
 }
 
 /// Takes the rules away: for a node that has left, and whose addresses are gone.
@@ -157,6 +177,8 @@ struct Keeper {
     wanted: Option<BootTime>,
     /// What was told last, so that each thing is told once.
     said: Option<FenceEvent>,
+    /// What [`FenceHandle::standing`] reads.
+    standing_ns: Arc<AtomicU64>,
     metrics: Metrics,
     tell: Box<dyn Fn(FenceEvent) + Send>,
 }
@@ -167,7 +189,31 @@ struct Loaded {
     fingerprint: Vec<u8>,
 }
 
+/// What became of an attempt to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refresh {
+    /// It is open until the deadline.
+    Done,
+    /// The first phase took too long.
+    Late,
+    /// The deadline is near or past.
+    Pointless,
+}
+
 impl Loaded {
+    /// Both phases.
+    fn refresh(&mut self, deadline: BootTime) -> Result<Refresh, FenceError> {
+        let Some(fill) = self.lease.fill(now(), deadline) else {
+            return Ok(Refresh::Pointless);
+        };
+        self.kernel.fill(fill)?;
+        let Some(slot) = self.lease.point(now()) else {
+            return Ok(Refresh::Late);
+        };
+        self.kernel.point(slot)?;
+        Ok(Refresh::Done)
+    }
+
     /// Whether the rules stand as they were loaded. While nobody changes any rules of this machine, one number says so.
     fn is_sound(&mut self) -> Result<bool, FenceError> {
         let generation = self.kernel.read_generation()?;
@@ -188,7 +234,9 @@ impl Keeper {
             let wait = next_check.saturating_duration_since(Instant::now());
             match inbox.recv_timeout(wait) {
                 Ok(order) => {
-                    self.on_order(newest(order, inbox));
+                    if self.on_order(newest(order, inbox)) {
+                        next_check = Instant::now() + CHECK_EVERY;
+                    }
                     // Who is awake anyway looks a little early.
                     if next_check.saturating_duration_since(Instant::now()) < CHECK_EVERY / 2 {
                         self.check();
@@ -204,7 +252,8 @@ impl Keeper {
         }
     }
 
-    fn on_order(&mut self, order: Order) {
+    /// Whether the rules are known to stand by that.
+    fn on_order(&mut self, order: Order) -> bool {
         let result = match order {
             Order::Open {
                 deadline,
@@ -215,37 +264,44 @@ impl Keeper {
             }
             Order::Close => {
                 self.wanted = None;
-                self.loaded
-                    .as_mut()
-                    .map_or(Ok(()), |loaded| loaded.kernel.close())
+                let closed = self.loaded.as_mut().map(|loaded| loaded.kernel.close());
+                closed.unwrap_or(Ok(())).map(|()| false)
             }
         };
-        if let Err(error) = result {
+        result.unwrap_or_else(|error| {
             self.on_changed(&error.to_string());
-        }
+            false
+        })
     }
 
-    /// Both phases. A deadline that cannot be kept opens nothing, and is not confirmed.
-    fn open(&mut self, deadline: BootTime, must_tell: bool) -> Result<(), FenceError> {
+    /// Opens it. A deadline that cannot be kept opens nothing, and is not confirmed. Whether the rules are known to stand by that.
+    fn open(&mut self, deadline: BootTime, must_tell: bool) -> Result<bool, FenceError> {
         let Some(loaded) = &mut self.loaded else {
-            return Ok(());
+            return Ok(false);
         };
         for _ in 0..TRIES {
-            let Some(fill) = loaded.lease.fill(now(), deadline) else {
-                break;
+            let refresh = match loaded.refresh(deadline) {
+                // Often others' rules were changed: these stand as they did, a moment ago.
+                Err(FenceError::Overtaken) if loaded.is_sound()? => {
+                    loaded.kernel.set_generation(None);
+                    continue;
+                }
+                refresh => refresh?,
             };
-            loaded.kernel.fill(fill)?;
-            if let Some(slot) = loaded.lease.point(now()) {
-                loaded.kernel.point(slot)?;
+            if refresh == Refresh::Pointless {
+                break;
+            }
+            if refresh == Refresh::Done {
                 Metrics::count(&self.metrics.fence, "Refreshed");
+                self.standing_ns.store(deadline.0, Ordering::Release);
                 if must_tell {
                     (self.tell)(FenceEvent::Standing(deadline));
                 }
-                return Ok(());
+                return Ok(loaded.kernel.knows_generation());
             }
             Metrics::count(&self.metrics.fence, "Late");
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Looks whether the rules stand as they were loaded; loads them if not.
@@ -309,7 +365,9 @@ fn load(rules: &str, table: &str) -> Result<Loaded, FenceError> {
     kernel::load(rules)?;
     let mut kernel = Kernel::open(table)?;
     let lease = Lease::new(kernel.pointer()?.unwrap_or(Slot::A));
+    let generation = kernel.read_generation()?;
     let fingerprint = kernel.fingerprint()?;
+    kernel.set_generation(generation);
     Ok(Loaded {
         kernel,
         lease,

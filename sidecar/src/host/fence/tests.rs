@@ -196,6 +196,32 @@ fn emptied_rules_are_noticed_within_a_second_and_mended() {
 }
 
 #[test]
+fn a_fence_whose_rules_somebody_changed_is_not_opened_before_it_is_mended() {
+    let Some(scene) = Scene::new("fenceE", 70) else {
+        return;
+    };
+    let server = &scene.lan.hosts()[0];
+    for times in 1..=5 {
+        scene.open_for(Duration::from_mins(1));
+        let emptied = ["flush", "chain", "inet", "pbxha_test", "in"];
+        command(server.command("nft").args(emptied));
+        scene.open_for(Duration::from_mins(2));
+        let mended = format!("pbxha_fence_total{{reason=\"Mended\"}} {times}\n");
+        assert!(scene.metrics.text().contains(&mended), "{times}");
+    }
+    // A change of others' rules hinders nothing, and is nothing to mend.
+    command(
+        server
+            .command("nft")
+            .args(["add", "table", "inet", "others"]),
+    );
+    scene.open_for(Duration::from_mins(3));
+    assert_eq!(scene.answers(), [true; 2]);
+    let mended = "pbxha_fence_total{reason=\"Mended\"} 5\n";
+    assert!(scene.metrics.text().contains(mended));
+}
+
+#[test]
 fn a_sidecar_that_comes_back_finds_its_fence_open_and_keeps_it() {
     let Some(scene) = Scene::new("fenceC", 68) else {
         return;

@@ -23,6 +23,11 @@ const GET_ELEMENT: u16 = (NFTABLES << 8) + 13;
 const DELETE_ELEMENT: u16 = (NFTABLES << 8) + 14;
 const GET_GENERATION: u16 = (NFTABLES << 8) + 16;
 
+/// An attribute of the batch's first message.
+const BATCH_GENERATION: u16 = 1;
+/// How the kernel refuses a batch that was made for rule sets of another number (`ERESTART`).
+pub const OVERTAKEN: i32 = -85;
+
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
 const DUMP: u16 = 0x300;
@@ -70,14 +75,21 @@ pub struct Request {
     pub sequence: (u32, u32),
 }
 
-/// First phase: the element of the idle slot, with its timeout, in both tables at once.
-pub fn fill(table: &str, slot: Slot, timeout: Duration, first: u32) -> Request {
+/// First phase: the element of the idle slot, with its timeout, in both tables at once. Refused ([`OVERTAKEN`]) unless the rule sets have
+/// this number, if one is given.
+pub fn fill(
+    table: &str,
+    slot: Slot,
+    timeout: Duration,
+    first: u32,
+    generation: Option<u32>,
+) -> Request {
     let set = match slot {
         Slot::A => "lease_a",
         Slot::B => "lease_b",
     };
     let mut batch = Builder::new(first);
-    batch.begin_batch();
+    batch.begin_batch(generation);
     for family in Family::ALL {
         batch.flush(family, table, set);
         batch.elements(family, table, set, |element| {
@@ -87,14 +99,14 @@ pub fn fill(table: &str, slot: Slot, timeout: Duration, first: u32) -> Request {
     batch.end_batch()
 }
 
-/// Second phase: everything goes to this slot. Carries no time.
-pub fn point(table: &str, slot: Slot, first: u32) -> Request {
+/// Second phase: everything goes to this slot. Carries no time. Refused as the first.
+pub fn point(table: &str, slot: Slot, first: u32, generation: Option<u32>) -> Request {
     let chain: &[u8] = match slot {
         Slot::A => b"slot_a\0",
         Slot::B => b"slot_b\0",
     };
     let mut batch = Builder::new(first);
-    batch.begin_batch();
+    batch.begin_batch(generation);
     for family in Family::ALL {
         batch.flush(family, table, "cur");
         batch.elements(family, table, "cur", |element| {
@@ -112,7 +124,7 @@ pub fn point(table: &str, slot: Slot, first: u32) -> Request {
 /// Nothing passes any more.
 pub fn close(table: &str, first: u32) -> Request {
     let mut batch = Builder::new(first);
-    batch.begin_batch();
+    batch.begin_batch(None);
     for family in Family::ALL {
         batch.flush(family, table, "cur");
     }
@@ -238,8 +250,11 @@ impl Builder {
         }
     }
 
-    fn begin_batch(&mut self) {
+    fn begin_batch(&mut self, generation: Option<u32>) {
         self.message(BATCH_BEGIN, 0, 0, NFTABLES);
+        if let Some(number) = generation {
+            self.attribute(BATCH_GENERATION, &number.to_be_bytes());
+        }
     }
 
     /// The last message of the batch asks for the acknowledgement.
@@ -341,7 +356,13 @@ mod tests {
 
     #[test]
     fn a_batch_is_a_row_of_whole_messages_and_its_last_is_acknowledged() {
-        let request = fill("pbxha_office", Slot::B, Duration::from_millis(300), 7);
+        let request = fill(
+            "pbxha_office",
+            Slot::B,
+            Duration::from_millis(300),
+            7,
+            Some(9),
+        );
         let mut rest = &request.bytes[..];
         let mut kinds = Vec::new();
         while let Some(length) = u32_at(rest, 0) {
@@ -372,7 +393,7 @@ mod tests {
     #[test]
     fn the_pointer_is_read_from_what_point_writes() {
         for slot in [Slot::A, Slot::B] {
-            let request = point("pbxha_office", slot, 1);
+            let request = point("pbxha_office", slot, 1, None);
             // The third message of the batch is the map of the first table, in the form in which the kernel tells it.
             let objects: Vec<_> = answers(&request.bytes)
                 .filter_map(|(_, answer)| match answer {
