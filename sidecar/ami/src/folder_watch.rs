@@ -18,7 +18,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// … of any other so soon: others may put something into it.
 const LOOK_AGAIN_SHARED: Duration = Duration::from_secs(2);
 /// File systems that only this machine writes to (statfs(2)): ext4, XFS, Btrfs, F2FS, tmpfs, overlayfs.
-const OWN_FILE_SYSTEMS: [u32; 6] = [
+const OWN_FILE_SYSTEMS: [u64; 6] = [
     0xEF53,
     0x5846_5342,
     0x9123_683E,
@@ -61,7 +61,7 @@ impl FolderWatch {
     /// How long to rely on the kernel's word.
     pub fn look_again(&self) -> Duration {
         let is_own = statfs(&self.folder)
-            .is_ok_and(|found| OWN_FILE_SYSTEMS.contains(&(found.f_type as u32)));
+            .is_ok_and(|found| OWN_FILE_SYSTEMS.contains(&found.f_type.cast_unsigned()));
         if is_own {
             LOOK_AGAIN
         } else {

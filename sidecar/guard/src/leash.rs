@@ -20,6 +20,7 @@ use crate::boot_now_ns;
 use crate::child::{Reaped, exit_kind, reap, spawn_tied};
 use crate::deadline::{Deadline, Verdict};
 use crate::leash_link::{Order, Received, Report, receive_packet, send_packet};
+use crate::memory::settle;
 use crate::protocol::ExitKind;
 use crate::schedule::run_ahead;
 use crate::timer::KillTimer;
@@ -133,6 +134,7 @@ impl Leash {
     fn serve(&mut self, asterisk: Pid) -> Result<(), LeashError> {
         let watch: OwnedFd =
             pidfd_open(asterisk, PidfdFlags::empty()).map_err(|e| LeashError::Watch(e.into()))?;
+        settle();
         loop {
             let mut ready = [
                 PollFd::new(&self.link, PollFlags::IN),

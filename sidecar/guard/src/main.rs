@@ -27,8 +27,6 @@ fn main() -> ExitCode {
 }
 
 fn run(mode: Mode) -> ExitCode {
-    // Not for what it starts: neither Asterisk nor the sidecar, which unmaps what it does not use.
-    pbx_guard::memory::lock_memory();
     match mode {
         Mode::Pbx(options) => exit_code(pbx::run(options), pbx::PbxError::reason),
         Mode::Leash(command) => exit_code(leash::run(&command), leash::LeashError::reason),

@@ -34,6 +34,12 @@ pub fn forget_unused_code() {
     }
 }
 
+/// What a process does that has begun, and lives long: what only its beginning needed is let go, all else is kept.
+pub fn settle() {
+    forget_unused_code();
+    lock_memory();
+}
+
 /// Keeps in memory what this process has used, and whatever it will use: a machine that is short of memory takes none of it away.
 /// What was never used is not read for it. Programs that it starts are not locked.
 ///

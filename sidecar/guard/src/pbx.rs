@@ -28,6 +28,7 @@ use crate::doom::WATCHED_THREADS;
 use crate::leash_link::Report;
 use crate::life::{End, Life, log_exit};
 use crate::log::{Level, log, log_error};
+use crate::memory::settle;
 use crate::protocol::{Command, Event, RunId, StartRefusal};
 use crate::schedule::run_ahead;
 use crate::signals::Signals;
@@ -88,6 +89,8 @@ impl PbxError {
 pub fn run(options: PbxOptions) -> Result<(), PbxError> {
     run_ahead();
     let mut guard = Guard::prepare(options)?;
+    // Not for what it starts, here and elsewhere: neither Asterisk nor the sidecar.
+    settle();
     loop {
         let ready = guard.wait()?;
         guard.look_after_processes(ready);

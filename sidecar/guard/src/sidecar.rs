@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::backoff::Backoff;
 use crate::child::{Reaped, exit_kind, reap, spawn_tied};
 use crate::log::{Level, log};
+use crate::memory::settle;
 use crate::protocol::ExitKind;
 use crate::signals::Signals;
 use crate::{boot_now_ns, timespec_until};
@@ -58,6 +59,7 @@ pub fn run(command: &[OsString]) -> Result<ExitCode, SidecarError> {
         backoff: Backoff::default(),
         is_terminating: false,
     };
+    settle();
     loop {
         if let Some(code) = keeper.turn(&signals) {
             return Ok(ExitCode::from(code));
