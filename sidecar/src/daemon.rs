@@ -386,11 +386,13 @@ impl Daemon {
     }
 
     fn send(&mut self, now: BootTime, message: &Message) {
+        // Read before it leaves: on one machine it has arrived before the call returns.
+        let leaves_at = matches!(message.body, Body::Handover { .. }).then(self::now);
         self.network.send(now, message);
         alarm::note_sent(now);
-        if matches!(message.body, Body::Handover { .. }) {
+        if let Some(at) = leaves_at {
             let mark = Mark::HandoverSent { to: message.to };
-            self.recorder.on_mark(self::now(), mark, &self.node);
+            self.recorder.on_mark(at, mark, &self.node);
         }
     }
 

@@ -282,8 +282,14 @@ impl Guard {
                 }
             }
             // The launch's own deadline is announced after Started.
-            Report::Armed { standing_ns } if is_started && life.is_answer_awaited() => {
-                self.tell_armed(run, standing_ns);
+            Report::Armed { standing_ns } if is_started => {
+                if life.is_answer_awaited() {
+                    self.tell_armed(run, standing_ns);
+                }
+                // Last: whoever takes over does not wait until a hundred threads are listed.
+                if let Some(life) = &mut self.life {
+                    life.watch_threads();
+                }
             }
             Report::ArmRefused { deadline_ns } => {
                 self.emit(Event::ArmRefused { run, deadline_ns });
@@ -418,8 +424,6 @@ impl Guard {
         });
         if !is_passed_on {
             self.emit(Event::ArmRefused { run, deadline_ns });
-        } else if let Some(life) = &mut self.life {
-            life.watch_threads();
         }
         is_passed_on
     }
