@@ -22,8 +22,6 @@ use crate::results::{write_json, write_table};
 const BEGIN: &str = "<!-- bench:failover:begin -->";
 const END: &str = "<!-- bench:failover:end -->";
 const DOCUMENT: &str = "docs/benchmarks.md";
-/// Each system has its turn so often, so that a bad minute of the machine hits all.
-const TURNS: usize = 2;
 const COST_TIME: Duration = Duration::from_secs(15);
 /// As often as the cost's peer beats.
 const BEAT: Duration = Duration::from_millis(100);
@@ -44,7 +42,7 @@ pub(crate) struct Arguments {
     /// This figure only, such as failover.kill; may be repeated
     #[arg(long)]
     only: Vec<String>,
-    /// Runs of each figure and system in each of the two turns
+    /// Runs of each figure and system, one in each turn of the systems: a bad minute of the machine hits all, and so does the limit
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Begin no run after this many minutes
@@ -67,16 +65,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     build_programs(profile)?;
     let end = Instant::now() + Duration::from_secs(arguments.limit * 60);
     let mut measured = Measured::default();
-    for turn in 0..TURNS {
+    for turn in 0..arguments.runs {
         for system in &systems {
-            if let Err(error) = take_turn(
-                system,
-                &figures,
-                (arguments.runs, profile),
-                turn,
-                end,
-                &mut measured,
-            ) {
+            if let Err(error) = take_turn(system, &figures, profile, turn, end, &mut measured) {
                 eprintln!("{}: {error:#}", system.name);
                 for figure in &figures {
                     measured.note_failure(system.name, figure.name, &format!("{error:#}"));
@@ -103,11 +94,11 @@ fn report(arguments: &Arguments, rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-/// One system: started, put through every fault, and gone.
+/// One system: started, put through every fault once, and gone.
 fn take_turn(
     system: &System,
     figures: &[&'static Figure],
-    (runs, profile): (usize, Profile),
+    profile: Profile,
     turn: usize,
     end: Instant,
     measured: &mut Measured,
@@ -125,31 +116,29 @@ fn take_turn(
         measured.note_cost(system.name, cost);
     }
     for figure in figures.iter().filter(|figure| system.suffers(figure)) {
-        for run in 0..runs {
-            if Instant::now() > end {
-                return Ok(());
-            }
-            let title = format!("{} {} {}/{runs}", system.name, figure.name, run + 1);
-            for _ in 0..TRIES {
-                let result = match measure(contender.as_mut(), figure.fault) {
-                    Ok(result) => result,
-                    Err(error) => {
-                        failures += 1;
-                        eprintln!("{title}: {error:#}");
-                        measured.note_failure(system.name, figure.name, &format!("{error:#}"));
-                        ensure!(
-                            failures < MOST_FAILURES,
-                            "given up after {failures} failed runs"
-                        );
-                        break;
-                    }
-                };
-                eprintln!("{title}: {result:?}");
-                let is_stalled = result.is_stalled;
-                measured.note(system.name, figure.name, result);
-                if !is_stalled {
+        if Instant::now() > end {
+            return Ok(());
+        }
+        let title = format!("{} {} turn {}", system.name, figure.name, turn + 1);
+        for _ in 0..TRIES {
+            let result = match measure(contender.as_mut(), figure.fault) {
+                Ok(result) => result,
+                Err(error) => {
+                    failures += 1;
+                    eprintln!("{title}: {error:#}");
+                    measured.note_failure(system.name, figure.name, &format!("{error:#}"));
+                    ensure!(
+                        failures < MOST_FAILURES,
+                        "given up after {failures} failed runs"
+                    );
                     break;
                 }
+            };
+            eprintln!("{title}: {result:?}");
+            let is_stalled = result.is_stalled;
+            measured.note(system.name, figure.name, result);
+            if !is_stalled {
+                break;
             }
         }
     }
