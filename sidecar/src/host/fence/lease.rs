@@ -5,10 +5,10 @@
 //! deadline, `cur` is pointed at that slot: a message that carries no time, and may come as late as it likes.
 //!
 //! ```text
-//!           arm: fill the idle slot          in time: point
-//!   Resting ───────────────────────► Filling ──────────────► Resting (the other slot stands)
-//!      ▲                                │
-//!      └──────────── late ──────────────┘  (the element ends unseen)
+//!           arm: fill the idle slot          in time: point            the kernel does
+//!   Resting ───────────────────────► Filling ──────────────► Pointing ─────────────────► Resting (the other slot stands)
+//!      ▲                                │                        │
+//!      └──────────── late ──────────────┴──────── refused ───────┘  (the element ends unseen)
 //! ```
 
 use std::time::Duration;
@@ -73,11 +73,12 @@ impl Lease {
     /// Second phase, with a clock read after the kernel confirmed the first: the slot to point at, or nothing if it was late.
     pub fn point(&mut self, now: BootTime) -> Option<Slot> {
         let (fill, deadline) = self.filling.take()?;
-        if now.after(fill.timeout) > deadline {
-            return None;
-        }
-        self.standing = fill.slot;
-        Some(fill.slot)
+        (now.after(fill.timeout) <= deadline).then_some(fill.slot)
+    }
+
+    /// The kernel points at it. Until it has said so the other one stands, and must not be filled.
+    pub fn on_pointed(&mut self, slot: Slot) {
+        self.standing = slot;
     }
 }
 
@@ -109,7 +110,16 @@ mod tests {
         assert_eq!(first.slot, Slot::B);
         assert_eq!(first.timeout, Duration::from_millis(299));
         assert_eq!(lease.point(after_us(100)), Some(Slot::B));
+        lease.on_pointed(Slot::B);
         assert_eq!(lease.fill(NOW, after_us(400_000)).unwrap().slot, Slot::A);
+    }
+
+    #[test]
+    fn what_the_kernel_refused_to_point_at_is_filled_again() {
+        let mut lease = Lease::new(Slot::A);
+        lease.fill(NOW, after_us(300_000)).unwrap();
+        assert_eq!(lease.point(after_us(100)), Some(Slot::B));
+        assert_eq!(lease.fill(NOW, after_us(400_000)).unwrap().slot, Slot::B);
     }
 
     #[test]

@@ -211,6 +211,7 @@ impl Loaded {
             return Ok(Refresh::Late);
         };
         self.kernel.point(slot)?;
+        self.lease.on_pointed(slot);
         Ok(Refresh::Done)
     }
 
