@@ -11,7 +11,6 @@
 //! sidecar does not wait for end no wait: they are read in the next turn, which the next order brings.
 
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +18,6 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{getpid, set_child_subreaper};
-use thiserror::Error;
 
 use crate::child::{Reaped, reap};
 use crate::connection::{Connection, ConnectionError, listen};
@@ -33,6 +31,10 @@ use crate::protocol::{Command, Event, RunId, StartRefusal};
 use crate::schedule::run_ahead;
 use crate::signals::Signals;
 use crate::{boot_now_ns, timespec_until};
+
+mod error;
+
+pub use self::error::PbxError;
 
 /// How often the remains of a life are looked at again: a process that was just left behind makes
 /// no signal.
@@ -49,40 +51,6 @@ pub struct PbxOptions {
     pub grace: Duration,
     /// Asterisk and its arguments.
     pub command: Vec<OsString>,
-}
-
-/// Why the guard cannot work.
-#[derive(Debug, Error)]
-pub enum PbxError {
-    /// Its signals could not be set up.
-    #[error("failed to block signals")]
-    BlockSignals(#[source] io::Error),
-    /// It could not become the parent of orphans.
-    #[error("failed to become the reaper of orphans")]
-    BecomeReaper(#[source] io::Error),
-    /// The socket could not be opened.
-    #[error("failed to listen on {}: its directory must exist and be writable", path.display())]
-    Listen {
-        /// The socket.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Waiting failed.
-    #[error("failed to wait for events")]
-    Poll(#[source] io::Error),
-}
-
-impl PbxError {
-    /// A stable name for the log.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::BlockSignals(_) => "BlockSignals",
-            Self::BecomeReaper(_) => "BecomeReaper",
-            Self::Listen { .. } => "Listen",
-            Self::Poll(_) => "Poll",
-        }
-    }
 }
 
 /// Runs the guard until the sidecar orders its exit or the grace period ends.
