@@ -331,14 +331,13 @@ impl Daemon {
     }
 
     fn on_effect(&mut self, now: BootTime, effect: &Effect) {
-        self.gate.on_effect(effect);
+        let event = self.gate.on_effect(effect).map(Input::Guard);
+        self.work.inputs.extend(event);
         match effect {
             Effect::Record(record) => self.write_record(record),
             Effect::Send(message) => self.send(now, message),
             Effect::Call { id, call } => self.tell(FromCore::Call(*id, Box::new(*call))),
             Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => {
-                let event = self.gate.look().map(Input::Guard);
-                self.work.inputs.extend(event);
                 let mut orders = std::mem::take(&mut self.work.orders);
                 self.driver.arm(now, *deadline, &mut orders);
                 self.work.orders = orders;

@@ -186,8 +186,8 @@ impl Life {
         is_doomed
     }
 
-    /// Passes a deadline on; false: the leash does not take it.
-    pub(crate) fn arm(&mut self, deadline_ns: u64) -> bool {
+    /// Passes a deadline on, whose answer may be waited for; false: the leash does not take it.
+    pub(crate) fn arm(&mut self, deadline_ns: u64, is_answer_awaited: bool) -> bool {
         let order = Order::Arm { deadline_ns };
         let is_taken = !self.is_killed()
             && self
@@ -195,12 +195,10 @@ impl Life {
                 .as_ref()
                 .is_some_and(|link| send_packet(link, order));
         self.answers.ordered += u64::from(is_taken);
+        if is_taken && is_answer_awaited {
+            self.answers.awaited = self.answers.ordered;
+        }
         is_taken
-    }
-
-    /// The answer to the deadline that was passed on last is waited for.
-    pub(crate) fn await_answer(&mut self) {
-        self.answers.awaited = self.answers.ordered;
     }
 
     /// Whether the answer that was heard last is waited for, or came before such a one.

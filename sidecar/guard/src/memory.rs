@@ -44,7 +44,7 @@ pub fn settle() {
 /// What was never used is not read for it. Programs that it starts are not locked.
 ///
 /// Returns whether it was allowed. Without the capability it is not tried: the first allocation above the limit would fail.
-pub fn lock_memory() -> bool {
+fn lock_memory() -> bool {
     let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     may_lock() && mlockall(all).is_ok()
 }

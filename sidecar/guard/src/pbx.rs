@@ -57,7 +57,6 @@ pub struct PbxOptions {
 pub fn run(options: PbxOptions) -> Result<(), PbxError> {
     run_ahead();
     let mut guard = Guard::prepare(options)?;
-    // Not for what it starts, here and elsewhere: neither Asterisk nor the sidecar.
     settle();
     loop {
         let ready = guard.wait()?;
@@ -328,13 +327,10 @@ impl Guard {
             Command::Hello => self.on_hello(),
             Command::Start { deadline_ns } => self.on_start(deadline_ns),
             Command::Arm { run, deadline_ns } => {
-                let is_passed_on = self.on_arm(run, deadline_ns);
-                if let Some(life) = self.life.as_mut().filter(|_| is_passed_on) {
-                    life.await_answer();
-                }
+                self.on_arm(run, deadline_ns, true);
             }
             Command::Extend { run, deadline_ns } => {
-                self.on_arm(run, deadline_ns);
+                self.on_arm(run, deadline_ns, false);
             }
             Command::Stop { run } => self.on_stop(run),
             Command::Exit => self.leave(),
@@ -383,17 +379,15 @@ impl Guard {
         }
     }
 
-    /// Whether the leash has the order now.
-    fn on_arm(&mut self, run: RunId, deadline_ns: u64) -> bool {
+    fn on_arm(&mut self, run: RunId, deadline_ns: u64, is_answer_awaited: bool) {
         let is_passed_on = self.life.as_mut().is_some_and(|life| {
             life.run() == run
                 && life.armed().judge(deadline_ns, boot_now_ns()) != Verdict::Passed
-                && life.arm(deadline_ns)
+                && life.arm(deadline_ns, is_answer_awaited)
         });
         if !is_passed_on {
             self.emit(Event::ArmRefused { run, deadline_ns });
         }
-        is_passed_on
     }
 
     /// The sidecar learns the latest deadline before it learns of the end.

@@ -12,7 +12,7 @@ use pbx_guard::boot_now_ns;
 use pbx_guard::protocol::{Command, Event, ExitKind, RunId, StartRefusal};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use support::{Guard, LIMIT, MS, Sidecar, alone, died_at_ns, kill, parent_of};
+use support::{Guard, LIMIT, MS, Sidecar, alone, died_at_ns, kill, parent_of, status_number};
 
 /// How late the end may come; never early.
 const TOLERANCE_NS: u64 = 20 * MS;
@@ -220,10 +220,7 @@ fn a_confirmation_that_nobody_waits_for_wakes_nobody() {
 
 /// How often a process has gone to sleep.
 fn sleeps(pid: Pid) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let mut lines = status.lines();
-    let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    count.unwrap().trim().parse().unwrap()
+    status_number(pid, "voluntary_ctxt_switches:")
 }
 
 #[test]

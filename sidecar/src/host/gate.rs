@@ -9,7 +9,7 @@ use super::fence::FenceHandle;
 /// Joins the two confirmations. Without a fence, what the guard says passes unchanged.
 ///
 /// The fence says a word when a service begins. Later ones would only wake the core: what the kernel was given meanwhile is
-/// [looked at](FenceGate::look) with the next beat.
+/// looked at with the next beat.
 #[derive(Debug, Default)]
 pub struct FenceGate {
     fence: Option<FenceHandle>,
@@ -30,25 +30,21 @@ impl FenceGate {
         }
     }
 
-    /// Before a deadline is ordered: what the core is told of the fence, which said nothing of it.
-    pub fn look(&mut self) -> Option<GuardEvent> {
-        let standing = self.fence.as_ref()?.standing();
-        self.standing = Some(self.standing?.max(standing));
-        self.joined()
-    }
-
-    /// Before the effect is carried out: the fence follows what the leash is told.
-    pub fn on_effect(&mut self, effect: &Effect) {
-        let Some(fence) = &self.fence else { return };
+    /// Before the effect is carried out: the fence follows what the leash is told. What the core is told of the fence, which said nothing
+    /// of it.
+    pub fn on_effect(&mut self, effect: &Effect) -> Option<GuardEvent> {
+        let fence = self.fence.as_ref()?;
         match effect {
             Effect::Arm { deadline } | Effect::RestartInPlace { deadline } => {
                 fence.open(*deadline, self.standing.is_none());
+                return self.look();
             }
             Effect::Stop => self.shut(),
             // The services repeat it; on a busy host their turn comes later.
             Effect::Notice(Notice::Promoted { .. }) => self.announcers.announce(),
             _ => {}
         }
+        None
     }
 
     /// What the core is told when the guard reports this.
@@ -73,6 +69,13 @@ impl FenceGate {
     /// What the core is told when the fence stands until then.
     pub fn on_fence(&mut self, deadline: BootTime) -> Option<GuardEvent> {
         self.standing = self.standing.max(Some(deadline));
+        self.joined()
+    }
+
+    /// At the fence, once its word has begun the service.
+    fn look(&mut self) -> Option<GuardEvent> {
+        let standing = self.fence.as_ref()?.standing();
+        self.standing = Some(self.standing?.max(standing));
         self.joined()
     }
 

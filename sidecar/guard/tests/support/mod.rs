@@ -117,23 +117,18 @@ impl Guard {
 
     /// CPU time used so far, in nanoseconds, and resident memory in KiB.
     pub(crate) fn usage(pid: Pid) -> (u64, u64) {
-        let pid = pid.as_raw_nonzero();
         let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
         let cpu_ns = stat.split(' ').next().unwrap().parse().unwrap();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let rss = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS"))
-            .unwrap();
-        (
-            cpu_ns,
-            rss.split_ascii_whitespace()
-                .nth(1)
-                .unwrap()
-                .parse()
-                .unwrap(),
-        )
+        (cpu_ns, status_number(pid, "VmRSS:"))
     }
+}
+
+/// The number behind this name in `/proc/PID/status`.
+pub(crate) fn status_number(pid: Pid, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let number = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = number.unwrap().split_ascii_whitespace().next();
+    number.unwrap().parse().unwrap()
 }
 
 impl Drop for Guard {

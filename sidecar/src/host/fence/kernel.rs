@@ -95,8 +95,8 @@ impl Kernel {
         })
     }
 
-    /// First phase of a refresh. [`FenceError::Overtaken`] unless the rules are known to stand as they did when their number was
-    /// [told](Self::set_generation).
+    /// First phase of a refresh. [`FenceError::Overtaken`] if somebody has changed any rule set since the
+    /// [rules](Self::fingerprint) were read.
     pub fn fill(&mut self, fill: Fill) -> Result<(), FenceError> {
         let number = self.generation;
         let request = wire::fill(&self.table, fill.slot, fill.timeout, self.sequence, number);
@@ -124,32 +124,26 @@ impl Kernel {
         Ok(objects.iter().find_map(|object| wire::pointer_of(object)))
     }
 
-    /// Whether this number says that nobody else has changed any rule set of this network namespace since it was last
-    /// [told](Self::set_generation).
-    pub fn expects(&self, generation: Option<u32>) -> bool {
-        self.generation.is_some() && generation == self.generation
+    /// Whether nobody else has changed any rule set of this network namespace since its [rules](Self::fingerprint) were read.
+    pub fn is_unchanged(&mut self) -> Result<bool, FenceError> {
+        let number = self.read_generation()?;
+        Ok(self.knows_generation() && number == self.generation)
     }
 
-    /// Whether it is known that nobody else has.
+    /// Whether it is known as what number of the rule sets its rules were read.
     pub fn knows_generation(&self) -> bool {
         self.generation.is_some()
     }
 
-    /// The number of the rule sets, read before they were.
-    pub fn set_generation(&mut self, generation: Option<u32>) {
-        self.generation = generation;
-    }
-
-    /// The number of the rule sets.
-    pub fn read_generation(&mut self) -> Result<Option<u32>, FenceError> {
-        let objects = self.ask(&wire::read_generation(self.sequence))?;
-        Ok(objects
-            .iter()
-            .find_map(|object| wire::generation_of(object)))
+    /// What is done next is done whatever the number is.
+    pub fn forget_generation(&mut self) {
+        self.generation = None;
     }
 
     /// Tables and rules as they stand, to be compared with what stood after loading. Sets and their elements are left out.
     pub fn fingerprint(&mut self) -> Result<Vec<u8>, FenceError> {
+        // Read before they are: a change meanwhile shows in the next one.
+        let number = self.read_generation()?;
         let mut print = Vec::new();
         for family in Family::ALL {
             let table = wire::read_table(family, &self.table, self.sequence);
@@ -157,7 +151,16 @@ impl Kernel {
             let rules = wire::read_rules(family, &self.table, self.sequence);
             print.extend(self.ask(&rules)?.concat());
         }
+        self.generation = number;
         Ok(print)
+    }
+
+    /// The number of the rule sets.
+    fn read_generation(&mut self) -> Result<Option<u32>, FenceError> {
+        let objects = self.ask(&wire::read_generation(self.sequence))?;
+        Ok(objects
+            .iter()
+            .find_map(|object| wire::generation_of(object)))
     }
 
     /// Elements are added by each of these batches: each is one change. The number is never zero.

@@ -217,13 +217,7 @@ impl Loaded {
 
     /// Whether the rules stand as they were loaded. While nobody changes any rules of this machine, one number says so.
     fn is_sound(&mut self) -> Result<bool, FenceError> {
-        let generation = self.kernel.read_generation()?;
-        if self.kernel.expects(generation) {
-            return Ok(true);
-        }
-        let is_sound = self.kernel.fingerprint()? == self.fingerprint;
-        self.kernel.set_generation(generation);
-        Ok(is_sound)
+        Ok(self.kernel.is_unchanged()? || self.kernel.fingerprint()? == self.fingerprint)
     }
 }
 
@@ -284,7 +278,7 @@ impl Keeper {
             let refresh = match loaded.refresh(deadline) {
                 // Often others' rules were changed: these stand as they did, a moment ago.
                 Err(FenceError::Overtaken) if loaded.is_sound()? => {
-                    loaded.kernel.set_generation(None);
+                    loaded.kernel.forget_generation();
                     continue;
                 }
                 refresh => refresh?,
@@ -366,9 +360,7 @@ fn load(rules: &str, table: &str) -> Result<Loaded, FenceError> {
     kernel::load(rules)?;
     let mut kernel = Kernel::open(table)?;
     let lease = Lease::new(kernel.pointer()?.unwrap_or(Slot::A));
-    let generation = kernel.read_generation()?;
     let fingerprint = kernel.fingerprint()?;
-    kernel.set_generation(generation);
     Ok(Loaded {
         kernel,
         lease,
